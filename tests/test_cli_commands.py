@@ -2,6 +2,7 @@
 
 import glob
 import io
+import json
 import os
 import re
 import shlex
@@ -120,7 +121,7 @@ def test_a_defect_is_told_in_one_line(
     def fail(*_: object) -> None:
         raise TypeError("two\nlines")
 
-    monkeypatch.setattr("rlm_integrations.cli.runs.open_storage", fail)
+    monkeypatch.setattr("rlm_integrations.cli.runs.existing_storage", fail)
     code, out, err = run("runs")
     assert (code, out) == (1, "")
     assert err == (
@@ -142,6 +143,50 @@ def test_expected_errors_have_a_traceback_too(run: Callable[..., Shell]) -> None
     assert (code, out) == (2, "")
     assert told.startswith("rlm-integrations: Traceback")
     assert told.endswith(err)
+
+
+def test_every_command_tells_bad_input_in_one_line(run: Callable[..., Shell]) -> None:
+    """What is no run, no file or no storage exits with 2 and one line, which says what to do,
+    whatever command is given it; nothing is created.
+    """
+    run("ask", "report.txt", QUESTION, "--storage", "kept", "--save", "run.json")
+    saved = json.loads(Path("run.json").read_text())
+    Path("later.json").write_text(json.dumps({**saved, "schema": 9}))
+    Path("list.json").write_text("[1]")
+    Path("deep.json").write_text("[" * 100_000)
+    os.mkfifo("pipe.json")
+    stored = ["show", "resume", "export", "storage forget", "store search", "store summary"]
+    both = ["report", "diff run.json", "store search", "store summary", "store export"]
+    listing = ["runs", "jobs", "storage check", "storage stats", "storage prune --older-than 1d"]
+    cases = [
+        *[
+            (command, name, "kept", f"there is no run {name!r} in this storage")
+            for command in (*stored, *both)
+            for name in ("gone", "", "a/b")
+        ],
+        *[(each, "gone", "kept", "; `rlm-integrations runs` lists them") for each in stored],
+        *[(each, "\udcff", "kept", "'\\udcff' is not valid UTF-8") for each in stored],
+        *[(each, "gone.json", "kept", "there is no file 'gone.json'") for each in both],
+        *[(each, "later.json", "kept", "this is of schema 9: read it with the") for each in both],
+        *[(each, "list.json", "kept", "but this is not a saved result") for each in both],
+        *[(each, "deep.json", "kept", "'deep.json' is not a saved result") for each in both],
+        *[(each, "pipe.json", "kept", "is not a regular file") for each in both],
+        *[(each, "x", "none", "a storage in 'none'") for each in ("report", "diff run.json")],
+        *[(each, "x", "none", "no storage in 'none': name its") for each in stored],
+        *[(each, None, "none", "no storage in 'none': name its folder") for each in listing],
+        *[(each, None, ".", "is not a storage folder") for each in listing],
+        ("import", "list.json", "kept", "'list.json' is not a zip file"),
+        ("import", "gone.zip", "none", "there is no file 'gone.zip'"),
+        ("jobs --cancel", "gone", "kept", "no job has the id 'gone'"),
+    ]
+    for command, name, place, message in cases:
+        words = [*command.split(), *([] if name is None else [name])]
+        words += ["x.zip"] if command == "export" else []
+        code, out, err = run(*words, "--storage", place)
+        assert (code, out, err.count("\n")) == (2, "", 1), (words, place, err)
+        assert message in err, (words, place)
+    assert not Path("none").exists()
+    assert not Path("x.zip").exists()
 
 
 def test_a_terminal_is_safe(

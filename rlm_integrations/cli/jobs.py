@@ -7,7 +7,7 @@ from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage, count
 from rlm_integrations.cli.output import one_line, print_json, print_text, say
 from rlm_integrations.cli.parser import Parser
-from rlm_integrations.cli.stored import open_storage
+from rlm_integrations.cli.stored import existing_storage
 
 if TYPE_CHECKING:
     from rlm_integrations.storage import Job
@@ -42,7 +42,7 @@ def list_jobs(options: argparse.Namespace) -> int:
     """Change a job, or print the list; the exit code."""
     from rlm_integrations.storage import DeriveJobStatus
 
-    with open_storage(options.storage) as storage:
+    with existing_storage(options.storage) as storage:
         queue = storage.queue
         changed = options.retry or options.cancel
         if options.retry is not None:

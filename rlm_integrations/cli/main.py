@@ -58,7 +58,6 @@ _EXIT_CODES: Final = {
     SandboxError: exit_codes.SANDBOX,
     RLMError: exit_codes.FAILED,
     OSError: exit_codes.FAILED,
-    MemoryError: exit_codes.FAILED,
 }
 
 
@@ -120,11 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the user is told in one line
         if _DEBUG in words:
             say(traceback.format_exc())
-        say(_in_one_line(error))
-        return next(
-            (code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)),
-            exit_codes.FAILED,
-        )
+        message, code = _outcome(error, words)
+        say(" ".join(message.splitlines()))
     return code
 
 
@@ -141,15 +137,26 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _in_one_line(error: Exception) -> str:
-    """What the user is told of an error."""
+def _outcome(error: Exception, words: Sequence[str]) -> tuple[str, int]:
+    """What the user is told of an error, and the exit code."""
+    for kind, code in _EXIT_CODES.items():
+        if isinstance(error, kind):
+            return reword(str(error)), code
     if isinstance(error, MemoryError):
-        message = "there is not enough memory"
-    elif isinstance(error, tuple(_EXIT_CODES)):
-        message = reword(str(error))
-    else:
-        message = (
-            f"a defect of this program: {type(error).__name__}: {error};"
-            f" run it again with {_DEBUG}, and report the traceback"
-        )
-    return " ".join(message.splitlines())
+        return "there is not enough memory", exit_codes.FAILED
+    # Python has such bytes as halves of surrogate pairs, which databases and models refuse
+    garbled = [word for word in words if not _is_text(word)]
+    if garbled and isinstance(error, ValueError):
+        return f"{garbled[0]!r} is not valid UTF-8", exit_codes.BAD_INPUT
+    return (
+        f"a defect of this program: {type(error).__name__}: {error};"
+        f" run it again with {_DEBUG}, and report the traceback"
+    ), exit_codes.FAILED
+
+
+def _is_text(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from rlm_integrations.cli.output import check_writable, deliver, say_end
 from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.progress import run_lines
 from rlm_integrations.cli.serving import add_serve, served_run
-from rlm_integrations.cli.stored import open_storage
+from rlm_integrations.cli.stored import existing_storage
 from rlm_integrations.errors import InputError, quote_value
 from rlm_integrations.events import Emitter
 
@@ -50,7 +50,7 @@ def resume_run(options: argparse.Namespace) -> int:
     """Go on with a run, and print its result; the exit code."""
     if options.save is not None:
         check_writable(options.save)
-    with open_storage(options.storage) as storage:
+    with existing_storage(options.storage) as storage:
         setup = storage.setup(options.run_id)
         document = storage.document(options.run_id) if options.serve else None
         with document or nullcontext(), served_run(options, document) as follower:

@@ -20,6 +20,7 @@ _PHRASES: Final = {
     ),
     r"read it yourself and pass its content": "name a file or a pipe",
     r"or use search_text for free text": "or use --text for free text",
+    r"(there is no run .* in this storage)$": r"\1; `rlm-integrations runs` lists them",
     r": pass the key as api_key": ": set OPENAI_API_KEY",
     r"\ba base_url\b": "a --base-url",
     r"\bvalid utf-8-sig\b": "valid utf-8",

@@ -10,7 +10,7 @@ from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storag
 from rlm_integrations.cli.output import one_line, print_json, print_text
 from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.serving import add_serve, served
-from rlm_integrations.cli.stored import open_storage
+from rlm_integrations.cli.stored import existing_storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ def list_runs(options: argparse.Namespace) -> int:
     """Print the runs of a storage, and show them in the browser if that is wanted; the exit
     code.
     """
-    with open_storage(options.storage) as storage:
+    with existing_storage(options.storage) as storage:
 
         def listed() -> "list[RunInfo]":
             return storage.runs(options.query, limit=options.limit)

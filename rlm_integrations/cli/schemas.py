@@ -3,47 +3,41 @@
 A test compares them with what the commands print.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
-from rlm_integrations.records import Message
-from rlm_integrations.result import Citation, StopReason
-from rlm_integrations.run_setup import ModelNames, SourceInfo
+from rlm_integrations.result import RLMResult
 
 
 class _Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", serialize_by_alias=True)
 
 
-class Result(_Shape):
-    """The result of a run; `RLMResult` in REFERENCE.md describes each field, and
-    `RLMResult.from_dict` reads it.
-    """
+# Fields of `RLMResult` whose classes say less about their JSON than this
+_FIELDS: Final[Mapping[str, Any]] = {
+    "answer": Any,
+    "spent": dict[str, Any],
+    "trajectory": list[dict[str, Any]],
+    "store": dict[str, Any] | None,
+}
 
-    schema_: int = Field(alias="schema")
-    answer: Any
-    partial: str | None
-    citations: list[Citation]
-    stop_reason: StopReason
-    iterations: int
-    total_calls: int
-    spent: dict[str, Any]
-    trajectory: list[dict[str, Any]]
-    messages: list[Message]
-    run_id: str
-    dropped_citations: int
-    error: str | None
-    elapsed: float
-    layers: dict[str, str]
-    store: dict[str, Any] | None
-    question: str
-    sources: list[SourceInfo]
-    models: ModelNames
-    options: dict[str, Any]
-    version: str
-    started: float | None
+
+def _result() -> Any:
+    """A result, with the fields that `RLMResult` has."""
+    kinds = {**get_type_hints(RLMResult), **_FIELDS}
+    fields: dict[str, Any] = {name: (kinds[name], ...) for name in RLMResult.__slots__}
+    fields["schema_"] = (int, Field(alias="schema"))
+    words = (
+        "The result of a run; `RLMResult` in REFERENCE.md describes each field, and "
+        "`RLMResult.from_dict` reads it."
+    )
+    return create_model("Result", __base__=_Shape, __doc__=words, **fields)
+
+
+Result: Any = _result()
 
 
 class RunFile(_Shape):

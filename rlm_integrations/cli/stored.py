@@ -75,6 +75,8 @@ def is_file(name: str) -> bool:
     path = Path(name)
     if path.is_file():
         return True
+    if path.is_fifo() or path.is_char_device():
+        raise InputError(f"{name!r} is not a regular file: write the run to one")
     if path.suffix == ".json":
         raise InputError(f"there is no file {name!r}")
     return False
