@@ -26,7 +26,6 @@ from rlm_integrations.cli.output import check_writable, deliver, say, say_end, s
 from rlm_integrations.cli.parser import Parser
 from rlm_integrations.cli.serving import add_serve, served_run
 from rlm_integrations.cli.stored import open_storage
-from rlm_integrations.events import RunFailed, RunFinished
 
 if TYPE_CHECKING:
     from rlm_integrations.events import Event, Hook
@@ -111,6 +110,8 @@ class _LastResult:
 
     def __call__(self, event: "Event") -> None:
         """Keep the result of an event that ends the run."""
+        from rlm_integrations.events import RunFailed, RunFinished
+
         if isinstance(event, RunFinished | RunFailed):
             self.result = event.result
         if self.follower is not None:

@@ -13,7 +13,6 @@ from rlm_integrations.cli.progress import run_lines
 from rlm_integrations.cli.serving import add_serve, served_run
 from rlm_integrations.cli.stored import existing_storage
 from rlm_integrations.errors import InputError, quote_value
-from rlm_integrations.events import Emitter
 
 if TYPE_CHECKING:
     from rlm_integrations.engine.rlm import RLM
@@ -65,6 +64,7 @@ def _rlm(
 ) -> "RLM":
     """An RLM with the models and the options that the run began with."""
     from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.events import Emitter
     from rlm_integrations.records import Budget
 
     stored = setup.options
