@@ -45,6 +45,10 @@ def write_gzip() -> Path:
     return Path("x.txt.gz")
 
 
+def write_renamed_gzip() -> Path:
+    return write_gzip().rename("x.txt")
+
+
 def write_docx() -> Path:
     with zipfile.ZipFile("x.docx", "w") as file:
         file.writestr("word/document.xml", FACT)
@@ -57,8 +61,8 @@ def write_docx() -> Path:
     [
         (write_pdf, "'x.pdf' is a PDF, not text: extract its text first"),
         (
-            write_gzip,
-            "'x.txt.gz' is gzip-compressed, not text: unpack it first, for example with gunzip",
+            write_renamed_gzip,
+            "'x.txt' is gzip-compressed, not text: unpack it first, for example with gunzip",
         ),
         (write_docx, "'x.docx' is a zip archive, as docx, xlsx, odt and epub files are, not text"),
     ],
@@ -285,6 +289,17 @@ def test_several_files_have_names(run: Callable[..., Shell]) -> None:
     result = RLMResult.from_dict(json.loads(out))
     assert [source.name for source in result.sources] == [*files[:3], "report.txt (2)"]
     assert "south/notes.txt:2" in {each.location for each in result.citations}
+
+
+def test_archives_are_read(run: Callable[..., Shell]) -> None:
+    """A compressed text is read like a file, and an archive like a folder."""
+    assert f"[1] x.txt:1 0-{len(FACT)}" in run("ask", str(write_gzip()), QUESTION)[1]
+    with zipfile.ZipFile("notes.zip", "w") as file:
+        file.writestr("a/b.txt", f"\n{FACT}")
+        file.writestr("c", b"\0")
+    code, out, err = run("ask", "notes.zip", QUESTION)
+    assert (code, f"[1] a/b.txt:2 1-{1 + len(FACT)}" in out) == (0, True)
+    assert "1 file is left out (1 binary)" in err
 
 
 def test_a_folder_is_read(run: Callable[..., Shell]) -> None:

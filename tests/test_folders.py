@@ -154,7 +154,7 @@ def test_what_is_no_text_is_left_out_and_counted(
         assert corpus.left_out == {
             "zeros": "binary",
             "x.pdf": "binary",
-            "large": "over 0 MB",
+            "large": "over 20 MB",
             "latin": "not utf-8",
             "new\\nline": "unprintable name",
             "caf\\xe9": "unprintable name",

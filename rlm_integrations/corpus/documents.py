@@ -8,10 +8,11 @@ from io import IOBase
 from pathlib import Path
 from typing import Any, Final
 
+from rlm_integrations.corpus.archives import Unpack, members, unpack_text, unpacked_name, unpacker
 from rlm_integrations.corpus.fixed_width import StoredText, Writer
 from rlm_integrations.corpus.folder import Folder
 from rlm_integrations.corpus.places import Place
-from rlm_integrations.corpus.reading import read_file
+from rlm_integrations.corpus.reading import decode_member, read_file
 from rlm_integrations.corpus.source import Source, is_name
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import undecodable
@@ -25,7 +26,7 @@ class SourceDocument:
     """A document before it is read.
 
     Attributes:
-        content: The text, or the path of the file that holds it.
+        content: The text, the bytes of a file, or the path of the file.
         metadata: In JSON's types.
         id: The document's own id, or None.
         hidden: The keys of `metadata` that no model may see.
@@ -34,7 +35,7 @@ class SourceDocument:
         is_optional: Whether it is left out if it is not text, as the files of a folder are.
     """
 
-    content: str | os.PathLike[Any]
+    content: str | bytes | os.PathLike[Any]
     metadata: dict[str, Any] = field(default_factory=dict)
     id: str | None = None
     hidden: frozenset[str] = frozenset()
@@ -63,8 +64,15 @@ class SourceDocument:
             NotTextError: The file is not text.
             ContextError: It cannot be read.
         """
+        if isinstance(self.content, bytes):
+            writer.append(decode_member(self.content, self.name or "", encoding, errors))
+            return writer.finish()
         if not isinstance(self.content, str):
             path = os.fsdecode(self.content)
+            if unpacked_name(path) is not None and not self.is_optional:
+                data = unpack_text(Path(path))
+                writer.append(decode_member(data, path, encoding, errors))
+                return writer.finish()
             return read_file(path, writer, encoding, errors, checks_zeros=self.is_optional)
         writer.append(self.content)
         return writer.finish()
@@ -88,7 +96,7 @@ def read_document(thing: object) -> SourceDocument | None:
         return SourceDocument(thing)
     if isinstance(thing, os.PathLike):
         name = Path(os.fsdecode(thing)).name
-        return SourceDocument(thing, {"file": name}, label=name)
+        return SourceDocument(thing, {"file": name}, label=unpacked_name(thing) or name)
     metadata = getattr(thing, "metadata", None)
     if not isinstance(metadata, Mapping):
         return None
@@ -125,8 +133,8 @@ def documents(context: object, left_out: dict[str, str]) -> tuple[Iterator[Sourc
     Raises:
         ContextError: The context, or one of its items, is not a document.
     """
-    if (folder := open_folder(context)) is not None:
-        return _files(folder, "", left_out), True
+    if (files := _files_in(context, "", left_out)) is not None:
+        return files, True
     if (single := read_document(context)) is not None:
         return iter([single]), False
     if isinstance(context, Mapping):
@@ -186,9 +194,9 @@ def _each_named(texts: Mapping[Any, Any], left_out: dict[str, str]) -> Iterator[
             raise ContextError(
                 f"the name of a text must be a printable string that is not empty, not {name!r:.99}"
             )
-        folder = open_folder(item)
-        if folder is not None:
-            yield from _files(folder, f"{name}/", left_out)
+        files = _files_in(item, f"{name}/", left_out)
+        if files is not None:
+            yield from files
             continue
         found = read_document(item)
         if found is None:
@@ -219,22 +227,37 @@ def _described(thing: object) -> str:
     return f"of type {kind}: pass a string, a path, a document, or a list or dict of these"
 
 
-def open_folder(thing: object) -> Folder | None:
-    """The folder or the glob pattern that a `pathlib.Path` names, or None.
-
-    Raises:
-        ContextError: As `Folder.of`.
-    """
-    return Folder.of(thing) if isinstance(thing, os.PathLike) else None
+def _files_in(
+    thing: object, prefix: str, left_out: dict[str, str]
+) -> Iterator[SourceDocument] | None:
+    """The files of the folder, the pattern or the archive that a path names; None for others."""
+    if not isinstance(thing, os.PathLike):
+        return None
+    path = Path(os.fsdecode(thing))
+    if (folder := Folder.of(path)) is not None:
+        return _files(folder, prefix, left_out)
+    unpack = unpacker(path)
+    return None if unpack is None else _members(path, unpack, prefix, left_out)
 
 
 def _files(folder: Folder, prefix: str, left_out: dict[str, str]) -> Iterator[SourceDocument]:
     left_out.update((f"{prefix}{path}", why) for path, why in folder.left_out.items())
     for path in folder.files:
-        name = f"{prefix}{path}"
-        yield SourceDocument(
-            folder.root / path, {"file": name}, name=name, label=name, is_optional=True
-        )
+        yield _optional(folder.root / path, f"{prefix}{path}")
+
+
+def _members(
+    path: Path, unpack: Unpack, prefix: str, left_out: dict[str, str]
+) -> Iterator[SourceDocument]:
+    for name, content in members(path, unpack):
+        if isinstance(content, str):
+            left_out[f"{prefix}{name}"] = content
+        else:
+            yield _optional(content, f"{prefix}{name}")
+
+
+def _optional(content: bytes | Path, name: str) -> SourceDocument:
+    return SourceDocument(content, {"file": name}, name=name, label=name, is_optional=True)
 
 
 def json_safe(value: object, within: tuple[int, ...] = ()) -> Any:

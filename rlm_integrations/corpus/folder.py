@@ -15,6 +15,7 @@ from rlm_integrations.errors import ContextError
 
 MAX_FILES: Final = 200_000
 MAX_FILE_BYTES: Final = 20_000_000  # a larger file is left out
+OVER_LIMIT: Final = f"over {MAX_FILE_BYTES // 1_000_000} MB"
 _MAX_SHOWN: Final = 1_000  # names of files that are left out
 _MAX_IGNORE_BYTES: Final = 1_000_000  # of a .gitignore
 _MAGIC: Final = re.compile(r"[*?[]")
@@ -136,7 +137,7 @@ class Folder:
         if not stat.S_ISREG(info.st_mode):
             self.left_out[path] = "not a regular file"
         elif info.st_size > MAX_FILE_BYTES:
-            self.left_out[path] = f"over {MAX_FILE_BYTES // 1_000_000} MB"
+            self.left_out[path] = OVER_LIMIT
         elif len(self.files) == MAX_FILES:
             raise ContextError(
                 f"{str(self.root)!r} has more than {MAX_FILES:,} files: pass a smaller folder, or a"

@@ -169,9 +169,28 @@ _FORMATS: Final = {  # by their first bytes
 }
 
 
+def decode_member(data: bytes, name: str, encoding: str, errors: str) -> str:
+    """The text of a file in an archive, or of a compressed one.
+
+    Raises:
+        NotTextError: It is not text.
+    """
+    start = data[:_ZEROS_SEARCHED]
+    _refuse_formats(start, name)
+    if codecs.lookup(encoding).name in _ASCII_COMPATIBLE and b"\0" in start:
+        raise NotTextError(f"{name!r} is binary, not text", "binary")
+    try:
+        return data.decode(encoding, errors)
+    except UnicodeError as error:
+        raise _not_text(name, encoding, str(error)) from error
+
+
 def _refuse_other_formats(fd: int, path: str) -> None:
     """Refuse files that are not text in any encoding."""
-    start = os.pread(fd, 16, 0)
+    _refuse_formats(os.pread(fd, 16, 0), path)
+
+
+def _refuse_formats(start: bytes, path: str) -> None:
     for mark, (what, advice) in _FORMATS.items():
         if start.startswith(mark):
             raise NotTextError(f"{path!r} is {what}, not text: {advice}", "binary")
