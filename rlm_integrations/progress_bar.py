@@ -14,7 +14,7 @@ from rlm_integrations.events import (
     CallRetried,
     Event,
 )
-from rlm_integrations.terminal import has_terminal, printable
+from rlm_integrations.terminal import has_terminal, printable, progress_screen
 
 
 def bar_class() -> Any:
@@ -51,7 +51,13 @@ class Bar:
         if isinstance(event, BatchStarted):
             bar = bar_class()
             if is_shown(bar):
-                self._bar = bar(total=event.total, desc=self._title, unit="prompt")
+                progress_screen().enter()
+                self._bar = bar(
+                    total=event.total,
+                    desc=self._title,
+                    unit="prompt",
+                    file=progress_screen().stderr,
+                )
         elif self._bar is None:
             return
         elif isinstance(event, BatchProgress):
@@ -67,6 +73,7 @@ class Bar:
             self._retried.clear()
             self._refresh(refresh=False)
             self._bar.close()
+            progress_screen().leave()
 
     def _refresh(self, *, refresh: bool) -> None:
         notes = [retried_state(self._retried.values())] if self._retried else []

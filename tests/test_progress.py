@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import RLM
+from rlm_integrations import RLM, llm_batch
 from rlm_integrations.cli import main
 from rlm_integrations.engine.progress import MAX_CHILDREN, MAX_LINES, RunLines
 from rlm_integrations.errors import ModelError
@@ -297,6 +297,16 @@ def test_a_run_leaves_its_summary() -> None:
         until(lambda: len(re.findall(r"final, .*\r\n", stderr.text)) == 2)
         for line in stderr.screen:
             assert re.match(r"final, 1 turn, 2 calls, \d+\.\d\d s, 5 tokens", line)
+
+
+def test_a_batch_and_what_others_write() -> None:
+    """What is printed during a batch goes above its bar."""
+    with terminal_as_stderr() as stderr:
+        lm = Local(act=lambda prompt: print("above", file=sys.stderr) or prompt)  # type: ignore[func-returns-value]
+        assert llm_batch(["a", "b"], lm, show_progress=True) == ["a", "b"]
+        until(lambda: "2/2" in stderr.text and stderr.text.endswith("\n"))
+    assert stderr.screen[:2] == ["above", "above"]
+    assert "prompts: 100%" in stderr.screen[2]
 
 
 def test_a_run_that_raises() -> None:

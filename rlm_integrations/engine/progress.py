@@ -317,7 +317,8 @@ class RunLines:
         now = time.monotonic()
         for shown, run in enumerate(self._roots.values()):
             if shown == most - 1 and len(self._roots) > most:
-                yield f"and {counted(len(self._roots) - shown, 'more run')}"
+                words = f"and {counted(len(self._roots) - shown, 'more run')}"
+                yield _fitted("", [(0, words, "")], width)
                 return
             yield _fitted(self._named(run), run.parts(now), width)
             for depth, child in itertools.islice(_below(run), min(MAX_CHILDREN, left)):
