@@ -1,6 +1,7 @@
 """The host functions as model code sees them: names, parameters, and a short text for `help`."""
 
 import inspect
+from functools import cache
 
 from rlm_integrations.records import HostFunction
 from rlm_integrations.store import WorkerStoreProxy
@@ -98,6 +99,7 @@ def store_method(name: str) -> HostFunction:
     )
 
 
+@cache
 def store_signature(name: str) -> inspect.Signature:
     """The signature of a store method, without `self` and types."""
     return _plain(inspect.signature(getattr(WorkerStoreProxy, name)))

@@ -107,9 +107,7 @@ class Gate:
         self._tree = tree
         self._parent = parent
         self._functions = {function.spec.name: function for function in functions}
-        self._signatures = {
-            function.spec.name: inspect.signature(function.answer) for function in functions
-        }
+        self._signatures: dict[str, inspect.Signature] = {}  # of the functions called so far
         self._seen: Counter[tuple[int, str, str]] = Counter()
         self._arrivals = asyncio.Lock()  # first in, first out
 
@@ -183,6 +181,8 @@ class Gate:
         self, call: HostCall, function: Function, args: list[Any], kwargs: dict[str, Any]
     ) -> Any:
         name = function.spec.name
+        if name not in self._signatures:
+            self._signatures[name] = inspect.signature(function.answer)
         try:
             bound = self._signatures[name].bind(call, *args, **kwargs)
         except TypeError as error:
