@@ -32,7 +32,7 @@ def sha256(text: str) -> str:
 
 
 def maxchar_of(text: str) -> int:
-    widest = max(map(ord, text), default=0)
+    widest = max(map(ord, set(text)), default=0)
     return next(each for each in MAXCHARS if widest <= each)
 
 

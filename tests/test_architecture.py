@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def layer_of(module: str) -> int:
     return ROOT
 
 
+@cache
 def imports_of(path: Path, text: str | None = None) -> list[str]:
     """The modules of this package that a file imports, relative to the package."""
     package = ["rlm_integrations", *path.relative_to(PACKAGE).parts[:-1]]

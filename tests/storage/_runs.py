@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rlm_integrations.storage.run_log import RunLog
 from rlm_integrations.storage.run_table import RunTable
 from rlm_integrations.storage.shared_database import open_database
 from rlm_integrations.storage.stores.stored_store import StoredStore, open_store
+from tests.standin import serve_in_thread
 from tests.standin.settings import Ask
 
 
@@ -121,6 +123,13 @@ def facts(result: RLMResult) -> Any:
     # store.llm_reduce, of which its path has a hash
     text = re.sub(rf"{result.run_id}[./]", "", text)
     return json.loads(re.sub("/f[0-9a-f]{10}", "/f", text))
+
+
+@cache
+def whole() -> Any:
+    """What the run leaves if nothing disturbs it and nothing is stored."""
+    with serve_in_thread(scripts={"stand-in": script_of}) as provider:
+        return facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
 
 
 async def begin_all(runs: RunTable, ids: list[str]) -> list[str]:

@@ -27,7 +27,7 @@ from tests.standin import StandIn, serve_in_thread
 from tests.standin.settings import Ask
 from tests.storage import _runs
 from tests.storage._postgres import Server
-from tests.storage._runs import DOCUMENT, QUESTION, code, facts, rlm_of, runs_of
+from tests.storage._runs import DOCUMENT, QUESTION, code, facts, rlm_of, runs_of, whole
 from tests.storage.test_forgetting import setup_of
 from tests.storage.test_resume import command, paths_from, prompts, stored_paths
 
@@ -121,14 +121,12 @@ async def test_a_run_waits_for_a_database_that_comes_back(
     """The server of the database crashes in the middle of a run and is started again: the run ends
     as if nothing had happened, and asks nothing twice.
     """
-    whole = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
-    provider.reset()
     runs = runs_of(postgres_url, tmp_path)
     task = asyncio.ensure_future(rlm_of(provider.base_url, runs).acompletion(QUESTION, DOCUMENT))
     await until_calls(provider, 70)
     await asyncio.to_thread(server.stop, "immediate")
     await asyncio.to_thread(server.start)
-    assert facts(await task) == whole
+    assert facts(await task) == whole()
     assert set(prompts(provider).values()) == {1}
     runs.close()
 
@@ -139,8 +137,6 @@ async def test_a_run_whose_database_stays_away_is_resumed_later(
     """It ends with an error once patience is over. When the database is back, the same process
     resumes it at once, with every answer that was stored.
     """
-    whole = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
-    provider.reset()
     shared = SharedDatabase((postgres_url,), Database(Target(make_url(postgres_url)), patience=0.2))
     lake = Lake(shared, open_files(tmp_path / "lake"))
     runs = RunTable(shared, lake, RunLog(shared, lake))
@@ -154,7 +150,7 @@ async def test_a_run_whose_database_stays_away_is_resumed_later(
     (info,) = runs.infos()
     assert (info.status, info.is_owned) == ("running", False)
     stored, asked = stored_paths(runs, info.run_id), len(provider.requests())
-    assert facts(await rlm.aresume(info.run_id)) == whole
+    assert facts(await rlm.aresume(info.run_id)) == whole()
     assert stored & paths_from(provider, asked) == set()
     assert len(stored) > 40
     shared.release()
@@ -166,8 +162,6 @@ def test_a_run_moves_to_another_machine(
     """A run of a machine that is gone, in a tree of processes of its own, is resumed here once its
     lease has ended, and not before.
     """
-    whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
-    provider.reset()
     machine = in_namespace("--pid", "--fork", "--kill-child", "--mount-proc")
     words = command(postgres_url, tmp_path, provider, None, lease=1.0)
     process = subprocess.Popen(
@@ -193,7 +187,7 @@ def test_a_run_moves_to_another_machine(
             break
         except RunBusyError:
             time.sleep(0.01)
-    assert facts(result) == whole
+    assert facts(result) == whole()
     assert stored & paths_from(provider, asked) == set()
     runs.close()
 
@@ -249,8 +243,6 @@ def test_a_run_outlives_a_full_disk(tmp_path: Path, provider: StandIn) -> None:
     """The disk of the storage is full in the middle of a run: it ends with an error that says so. Once
     there is room, the same process resumes it, and no stored answer is asked for again.
     """
-    whole = facts(rlm_of(provider.base_url, None).completion(QUESTION, DOCUMENT))
-    provider.reset()
     words = [*in_namespace("--mount"), sys.executable, "-c", FULL_DISK, provider.base_url]
     process = subprocess.Popen(
         [*words, str(tmp_path)],
@@ -266,7 +258,7 @@ def test_a_run_outlives_a_full_disk(tmp_path: Path, provider: StandIn) -> None:
     output, errors = process.communicate("\n", timeout=250)
     assert process.returncode == 0, errors[-3_000:]
     assert "the disk is full; free some space" in error
-    assert json.loads(output) == whole
+    assert json.loads(output) == whole()
     assert set(json.loads(stored)) & paths_from(provider, asked) == set()
     assert len(json.loads(stored)) > 40
 

@@ -22,7 +22,7 @@ from rlm_integrations import (
 from rlm_integrations.storage import Storage
 from tests.standin import StandIn, serve_in_thread
 from tests.storage import _runs
-from tests.storage._runs import DOCUMENT, QUESTION, facts, rlm_of
+from tests.storage._runs import DOCUMENT, QUESTION, facts, rlm_of, whole
 from tests.storage.test_forgetting import LARGE, add_run, setup_of
 from tests.storage.test_resume import paths_from
 
@@ -49,8 +49,6 @@ async def test_a_run_goes_on_in_another_storage(
     """A cancelled run that was carried to another kind of database ends there as it would have
     here, and no answer that was stored is asked for again.
     """
-    whole = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
-    provider.reset()
     task = asyncio.ensure_future(rlm_of(provider.base_url, storage).acompletion(QUESTION, DOCUMENT))
     while len(provider.calls()) < 90:
         await asyncio.sleep(0.001)
@@ -68,7 +66,7 @@ async def test_a_run_goes_on_in_another_storage(
     storage.forget(info.run_id)
     asked = len(provider.requests())
     result = await rlm_of(provider.base_url, target).aresume(info.run_id)
-    assert facts(result) == whole
+    assert facts(result) == whole()
     assert stored & paths_from(provider, asked) == set()
     target.export(info.run_id, file)
     storage.import_run(file)

@@ -14,7 +14,7 @@ from tests._forked import Forked
 from tests.engine.conftest import Scripted, final
 from tests.standin import StandIn, serve_in_thread
 from tests.storage import _runs
-from tests.storage._runs import CALL, DOCUMENT, QUESTION, facts, rlm_of, runs_of
+from tests.storage._runs import CALL, DOCUMENT, QUESTION, facts, rlm_of, runs_of, whole
 
 
 @pytest.fixture
@@ -64,8 +64,6 @@ async def test_a_run_that_was_interrupted_goes_on_under_its_id(
     runs: RunTable, provider: StandIn
 ) -> None:
     """The same call again resumes it; while a task has it, another one is refused."""
-    whole = facts(await rlm_of(provider.base_url, None).acompletion(QUESTION, DOCUMENT))
-    provider.reset()
     rlm = rlm_of(provider.base_url, runs)
     task = asyncio.ensure_future(rlm.acompletion(QUESTION, DOCUMENT, run_id="mine"))
     while len(provider.calls()) < 90:
@@ -75,7 +73,7 @@ async def test_a_run_that_was_interrupted_goes_on_under_its_id(
     task.cancel()
     await asyncio.wait([task])
     stored, asked = {record.call_id for record in runs._log.load("mine")}, len(provider.requests())
-    assert facts(await rlm.acompletion(QUESTION, DOCUMENT, run_id="mine")) == whole
+    assert facts(await rlm.acompletion(QUESTION, DOCUMENT, run_id="mine")) == whole()
     assert stored & {kept.headers[CALL] for kept in provider.requests()[asked:]} == set()
     assert len(stored) > 60
 

@@ -41,6 +41,7 @@ def store_of(storage: Storage, corpus=None, *, max_size: int = MAX_BYTES, **opti
 
 class TestSql(StoreContract):
     written = 30
+    each = 20
 
     @pytest.fixture
     def make(self, storage: Storage):

@@ -21,10 +21,12 @@ from tests.store.reading_contract import Make, ReadingContract
 class StoreContract(ReadingContract):
     """All rules: those for reads, writes, workers, events and invalid input.
 
-    `written` is how many objects each of two workers writes during reads.
+    `written` is how many objects each of two workers writes during reads, and `each` how many each
+    of many workers writes at once.
     """
 
     written = 3_000
+    each = 100
 
     # Objects
 
@@ -272,7 +274,7 @@ class StoreContract(ReadingContract):
         """With 16 threads and 16 tasks writing at once, every event is stored, and the events of
         each worker are in its order.
         """
-        each = 100
+        each = self.each
 
         def write(name: str) -> None:
             worker = store.worker(name)
@@ -311,11 +313,11 @@ class StoreContract(ReadingContract):
 
         def write(_: int) -> list[str]:
             worker = store.worker("w")
-            return [worker.create("note", "d", "c") for _ in range(200)]
+            return [worker.create("note", "d", "c") for _ in range(self.each)]
 
         with ThreadPoolExecutor(8) as pool:
             ids = [id_ for some in pool.map(write, range(8)) for id_ in some]
-        assert sorted(ids) == [f"w_{number:06d}" for number in range(1, 1_601)]
+        assert sorted(ids) == [f"w_{number:06d}" for number in range(1, 8 * self.each + 1)]
 
     def test_readers_during_writes(self, store):
         """All searches that run during writes return complete objects, and never fewer than

@@ -11,6 +11,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.store import SharedStore
+from rlm_integrations.store.commit import apply_commit
 
 DOCUMENT = ["The first text has the word zebra in it.", "The second text is about Zürich and 中国."]
 
@@ -306,8 +307,17 @@ class ReadingContract:
                 )
                 for _ in range(2)
             ]
-            for _ in range(520):
-                layer = [worker.create("note", "d", "c", parents=layer) for _ in range(2)]
+            for part in "ab":
+                creates: list[dict[str, object]] = []
+                for number in range(260):
+                    new = [f"{number}x", f"{number}y"]
+                    creates += [
+                        {"id": id_, "type": "note", "description": "d", "parents": layer}
+                        for id_ in new
+                    ]
+                    layer = new
+                ids = apply_commit(worker, {"commit_id": part, "creates": creates})["created_ids"]
+                layer = [ids[id_] for id_ in layer]
             steps = worker.trace(layer[0])
             assert len(steps) == 1_000
             spans = [
