@@ -64,7 +64,6 @@ def pytest_collection_finish() -> None:
     """Exclude the million objects loaded by collection, mostly of frameworks, from later garbage
     collections.
     """
-    gc.collect()
     gc.freeze()
     gc.enable()
 
