@@ -18,13 +18,13 @@ const ENDS = {
 
 const LONG_QUESTION = 300; // characters of one that is set like other text
 
-/** How many model calls were not made: the cache or the journal of a resumed run had their replies. */
+/** How many replies are from the journal of a resumed run, and from the cache. */
 function unmadeCalls() {
-  const replayed = modelCalls.filter((row) => row.origin === "journal").length;
+  const replayed = replayedCalls();
   const made = run.total_calls - replayed;
   return [
-    replayed ? `${made > 0 ? plural(replayed, "call") : "all calls"} replayed from the journal` : "",
-    run.spent.total.cached ? `${plural(run.spent.total.cached, "reply")} from the cache` : "",
+    replayed && `${made > 0 ? plural(replayed, "call") : "all calls"} replayed from the journal`,
+    run.spent.total.cached && `${plural(run.spent.total.cached, "reply")} from the cache`,
   ].filter(Boolean);
 }
 

@@ -246,7 +246,11 @@ function mapSection() {
   map.readers = make(
     "div",
     { class: "readers", role: "status" },
-    make("p", { class: "muted" }, "Choose a place on a strip, a citation or an object to see the text and which calls read it."),
+    make(
+      "p",
+      { class: "muted" },
+      "Choose a place on a strip, a citation or an object to see the text and which calls read it.",
+    ),
   );
   const total = run.sources.reduce((sum, source) => sum + source.length, 0);
   const unread = reading.sources.reduce((sum, parts) => sum + unreadOf(parts), 0);

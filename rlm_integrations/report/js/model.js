@@ -8,7 +8,12 @@ const list = (kind, given) => given.map((each) => record(kind, each));
 
 const asTurn = (given) => {
   const turn = record("turn", given);
-  return { ...turn, usage: record("usage", turn.usage), saved: record("usage", turn.saved), prompt: record("prompt", turn.prompt) };
+  return {
+    ...turn,
+    usage: record("usage", turn.usage),
+    saved: record("usage", turn.saved),
+    prompt: record("prompt", turn.prompt),
+  };
 };
 
 const asCall = (given) => {
@@ -51,8 +56,8 @@ const replyText = (reply) => errorOf(reply) ?? String(reply);
 
 /**
  * All rows in order; a row is followed by its descendants. `name` is the row's link, `from` to
- * `sent` it waited, `sent` to `end` it was answered or ran. `origin` says where a reply is from: "model",
- * "cache", or "journal" for a call that a resumed run did not make again.
+ * `sent` it waited, `sent` to `end` it was answered or ran. `origin` says where a reply is from:
+ * "model", "cache", or "journal" for a call that a resumed run did not make again.
  */
 const rows = [];
 const rowOf = new Map(); // by name
@@ -75,7 +80,7 @@ function addRow(kind, parent, label, item, times, more) {
     label,
     item,
     origin: isAnswered ? originOf(item, isInReplayed) : null,
-    isReplayedWhole: isInReplayed || (kind === "call" && item.replayed), // a child run, with its calls
+    isReplayedWhole: isInReplayed || (kind === "call" && item.replayed), // with its calls
     ...times,
     ...more,
   };
@@ -161,6 +166,9 @@ derive(() => {
   modelCalls = rows.filter((row) => row.isModelCall);
   endOfRun = rows.reduce((most, row) => Math.max(most, row.last), Math.max(run.elapsed, 0)) || 1;
 });
+
+/** How many model calls a resumed run did not make again. */
+const replayedCalls = () => modelCalls.filter((row) => row.origin === "journal").length;
 
 /** The largest number of model calls that were being answered at one time. */
 function mostInFlight() {

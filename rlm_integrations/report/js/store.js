@@ -63,12 +63,14 @@ function chooseObjects() {
 
 function drawObject(at, isActive) {
   const object = store.shown[at];
-  return gridRow(`stored-${object.number}`, at, isActive, [object.invalid === null ? null : "invalid"], [
+  const parents = object.parents.length ? cut(object.parents.join(", "), 80) : "—";
+  const marks = [object.invalid === null ? null : "invalid"];
+  return gridRow(`stored-${object.number}`, at, isActive, marks, [
     gridCell("number", count(object.number + 1)),
     gridCell("type", foreign(object.type)),
     gridCell("label", foreign(oneLine(object.description, 160))),
     gridCell("worker", foreign(object.worker)),
-    gridCell("parents", textNodes(object.parents.length ? cut(object.parents.join(", "), 80) : "—")),
+    gridCell("parents", textNodes(parents)),
   ]);
 }
 

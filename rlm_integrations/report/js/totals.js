@@ -61,7 +61,7 @@ function totalsSection() {
     (sum, row) => sum + (row.kind === "block" ? row.item.unrecorded : 0),
     0,
   );
-  const replayed = modelCalls.filter((row) => row.origin === "journal").length;
+  const replayed = replayedCalls();
   const isKnown = modelCalls.length > 0;
   const tokens = total.usage.input_tokens + total.usage.output_tokens;
   const budget = budgetRows();
