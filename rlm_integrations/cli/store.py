@@ -6,7 +6,6 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -121,30 +120,29 @@ def _add_limit(parser: Parser, default: int) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True)
 class _Findings:
     """A store, and its document if there is one."""
 
-    store: "SharedStore"
-    corpus: "Corpus | None" = None
+    def __init__(self, store: "SharedStore", corpus: "Corpus | None" = None) -> None:
+        self.store = store if corpus is None else store.with_document(corpus)
+        self._corpus = corpus
+        sources = () if corpus is None else corpus.sources
+        self._files = {each.name: each.metadata.get("file") for each in sources}
 
     def plain(self, found: "StoreObject") -> dict[str, Any]:
         """A finding as plain JSON, with the words of its places, or null."""
+        corpus = self._corpus
         places = [
             {
                 "source": span.source,
-                "file": self._file(span.source),
+                "file": self._files.get(span.source),
                 "start": span.start,
                 "end": span.end,
-                "quote": self.corpus and self.corpus.text(span.source, span.start, span.end),
+                "quote": None if corpus is None else corpus.text(span.source, span.start, span.end),
             }
             for span in found.backrefs
         ]
         return {**found.to_dict(), "backrefs": places}
-
-    def _file(self, source: str) -> str | None:
-        sources = () if self.corpus is None else self.corpus.sources
-        return next((each.metadata.get("file") for each in sources if each.name == source), None)
 
 
 @contextmanager
@@ -162,10 +160,9 @@ def _opened(options: argparse.Namespace) -> Iterator[_Findings]:
         corpus = open_corpus(options) if options.files else find_document()
         if corpus is None:
             say("the document is not stored, so there are no quotes: name it with --document")
-            yield _Findings(store)
-            return
-        stack.enter_context(corpus)
-        yield _Findings(store.with_document(corpus), corpus)
+        else:
+            stack.enter_context(corpus)
+        yield _Findings(store, corpus)
 
 
 def _named_store(
