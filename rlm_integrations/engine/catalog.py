@@ -30,7 +30,7 @@ FUNCTIONS = (
     HostFunction(
         "recursive_lm",
         "(query, context_subset)",
-        "Answer a question over a part of the context, a string or a list of strings.",
+        "Answer a question over a part of the context, a string, or a list or dict of strings.",
     ),
     HostFunction(
         "recursive_batch",
