@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -41,7 +42,8 @@ _TARS: Final = {
 }
 _BROKEN: Final = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, ValueError, NotImplementedError, OverflowError),
+    *(EOFError, OSError, ValueError, LookupError, OverflowError, struct.error),
+    NotImplementedError,
 )
 
 
@@ -74,7 +76,7 @@ def members(path: Path, unpack: Unpack) -> Iterator[tuple[str, bytes | str]]:
     with _opened(path) as (file, size):
         for count, (raw, content) in enumerate(unpack(file, size)):
             if count == MAX_FILES:
-                raise ContextError(f"{str(path)!r} has more than {MAX_FILES:,} files")
+                raise ContextError(f"has more than {MAX_FILES:,} files: unpack it, and pass a part")
             name = raw.removeprefix("./").lstrip("/")
             parts = name.split("/")
             above = ("/".join(parts[:end]) for end in range(1, len(parts)))
@@ -164,7 +166,7 @@ def _unzipped(file: IO[bytes], size: int) -> Iterator[tuple[str, bytes | str]]:
     budget = _Bounded(file, size)
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
-            if info.is_dir():
+            if info.filename.endswith("/"):  # `is_dir` fails if a member has no name
                 continue
             if info.flag_bits & 1:
                 yield info.filename, "encrypted"

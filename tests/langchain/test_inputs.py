@@ -8,11 +8,14 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 
+from rlm_integrations import RLM
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.faces.document import SharedDocument
+from rlm_integrations.langchain import RLMRunnable, create_rlm_tool
 from rlm_integrations.langchain.inputs import RLMInput, asked, bound_to
 from rlm_integrations.records import Limits
+from tests.engine.conftest import Scripted, code
 
 BOUND = bound_to("a document")
 CONVERSATION = [
@@ -160,3 +163,22 @@ async def test_cancelling_a_question_keeps_the_document() -> None:
     assert (await second).characters == 600_000
     await asyncio.wait([first])
     assert first.cancelled()
+
+
+@pytest.mark.parametrize("is_bound", [True, False])
+async def test_a_folder_is_cited_by_path_and_line(tmp_path: Path, is_bound: bool) -> None:
+    """A folder or a dict is a context, bound or in the input; each Document of the evidence has the
+    path and the line as its `location`, and the tool shows it.
+    """
+    (tmp_path / "app.py").write_text("x = 1\n# The port is 8080.\n")
+    root = Scripted([code("FINAL('8080', evidence=[cite('The port is 8080.')])")])
+    for context in (tmp_path, {"app.py": tmp_path / "app.py"}):
+        runnable = RLMRunnable.from_rlm(RLM(root))
+        output = await (
+            runnable.with_context(context).ainvoke("Which port?")
+            if is_bound
+            else runnable.ainvoke({"question": "Which port?", "context": context})
+        )
+        assert [each.metadata["location"] for each in output["context"]] == ["app.py:2"]
+    tool = create_rlm_tool(runnable.with_context(context))
+    assert "[1] app.py:2 The port is 8080." in str(await tool.ainvoke({"question": "Which port?"}))

@@ -1,6 +1,7 @@
 """The sources of an engine's texts, and the precision of its citations."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,9 +33,10 @@ from llama_index.core.indices.keyword_table import SimpleKeywordTableIndex
 from llama_index.core.llms import MockLLM
 from llama_index.core.schema import NodeRelationship, NodeWithScore, ObjectType, TextNode
 
+from rlm_integrations import RLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.llama_index import RLMQueryEngine
-from tests.engine.conftest import final
+from tests.engine.conftest import Scripted, code, final
 
 DOCUMENT = Document(text=TEXT, id_="doc-1", metadata={"file_name": "a.txt", "year": 1911})
 OTHER = Document(
@@ -253,3 +255,13 @@ async def test_a_node_without_a_document() -> None:
     """A node without a document is its own source."""
     (cite,) = await cited(engine_of(nodes=[TextNode(text=TEXT, id_="by-hand")]))
     assert (cite.node.ref_doc_id, cite.node.start_char_idx) == ("by-hand", AT)
+
+
+async def test_a_folder_is_cited_by_path_and_line(tmp_path: Path) -> None:
+    """A folder is a source of an engine; the node of a citation has the path and the line."""
+    (tmp_path / "app.py").write_text("x = 1\n# The port is 8080.\n")
+    root = Scripted([code("FINAL('8080', evidence=[cite('The port is 8080.')])")])
+    engine = RLMQueryEngine.from_rlm(RLM(root), tmp_path)
+    (node,) = (await engine.aquery("Which port?")).source_nodes
+    assert node.node.metadata["location"] == "app.py:2"
+    assert "location" in node.node.excluded_llm_metadata_keys
