@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlm_integrations.result import RLMResult
 from tests._cli import FACT, QUESTION, bare_environment, block, run, server, started, until
+from tests.report._page import Page
 from tests.standin import Fault, serve_in_thread
 
 __all__ = ["bare_environment", "run", "server"]  # fixtures
@@ -34,8 +35,8 @@ def is_there(pid: int) -> bool:
 
 
 def test_ctrl_c_leaves_nothing_behind() -> None:
-    """Exit code 130 within seconds and without a traceback; calls are cancelled and no process is
-    left.
+    """Exit code 130 within seconds and without a traceback; calls are cancelled, no process is left,
+    and an open page shows that the run was cancelled.
     """
     with serve_in_thread(
         scripts={"root": [block("llm_batch(['slow'] * 5)")]}, faults=[Fault("hang", match="slow")]
@@ -48,13 +49,18 @@ def test_ctrl_c_leaves_nothing_behind() -> None:
             "root",
             "--base-url",
             server.base_url,
+            "--serve",
             start_new_session=True,
         )
+        assert process.stderr is not None
+        page = Page(process.stderr.readline().split()[-1])
         until(lambda: server.stats().in_flight == 5)
         below = descendants(process.pid)
         os.killpg(process.pid, signal.SIGINT)
+        page.until(lambda page: page.has_ended).close()
         out, err = process.communicate(timeout=60)
         until(lambda: server.stats().in_flight == 0)
+    assert page.run["stop_reason"] == "cancelled"
     assert (process.returncode, out) == (130, "")
     told, last = err.splitlines()
     assert told.startswith("rlm-integrations: cancelled, 1 turn, 6 calls, ")

@@ -20,6 +20,7 @@ from tests.report._browser import Browser
 from tests.report._made import FACT
 from tests.report._page import GUARD, Page, connected, exchange, fetched, get
 
+HOSTILE = "</script><img src=x onerror=window.hacked=1>"
 PROMPTS = 6  # of the script
 SCRIPT = [
     """I look.
@@ -198,12 +199,14 @@ def test_a_page_shows_how_a_run_ended(corpus: Corpus, end: str) -> None:
         page.close()
 
 
-def test_the_runs_of_a_storage_are_listed_and_followed(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_runs_of_a_storage_are_listed_and_followed(
+    browser: Browser, corpus: Corpus, tmp_path: Path
+) -> None:
     """The list has finished and running runs; a running one is followed by its records, also by a
-    process that does not run it, and a finished one is its page.
+    process that does not run it, and a finished one is its page. Questions stay inert.
     """
     with Storage(tmp_path) as storage:
-        RLM("offline", storage=storage).completion("Who is Ada?", corpus, run_id="done")
+        RLM("offline", storage=storage).completion(HOSTILE, corpus, run_id="done")
         shown = Shown(corpus, storage=storage)
         result = shown.start("going")
         shown.model.answer(1 + 2)
@@ -229,6 +232,13 @@ def test_the_runs_of_a_storage_are_listed_and_followed(corpus: Corpus, tmp_path:
                 assert fetched(address, path).startswith("HTTP/1.1 404 "), path
             live.close()
             runs.close()
+            browser.open(address)
+            link = "document.querySelector('tbody tr:nth-child(2) a')"
+            assert browser.run(f"{link}.innerText") == HOSTILE
+            assert is_quiet(browser, address)
+            browser.open(browser.run(f"{link}.href"))
+            assert browser.text("#question") == HOSTILE
+            assert is_quiet(browser, address)
 
 
 def test_a_browser_sees_a_run_grow_and_end(browser: Browser, corpus: Corpus) -> None:
@@ -272,8 +282,16 @@ def test_a_browser_sees_a_run_grow_and_end(browser: Browser, corpus: Corpus) -> 
         assert browser.run("document.querySelectorAll('.pin').length") == 1
         shown.server.wait_until_shown(for_a_page=True)
     assert record.answer == FACT
+    assert is_quiet(browser, shown.server.address)
+
+
+def is_quiet(browser: Browser, address: str) -> bool:
+    """Whether the page wrote nothing to the console, ran nothing foreign, and asked for nothing but
+    its own address.
+    """
     assert browser.messages() == []
-    assert all(url.startswith(shown.server.address) for url in browser.requests())
+    assert browser.run("window.hacked === undefined")
+    return all(url.startswith(address) for url in browser.requests())
 
 
 def wait_in(browser: Browser, condition: str) -> None:

@@ -96,7 +96,9 @@ function turnPrompt(row) {
     return make(
       "p",
       { class: "muted" },
-      "The messages of this turn were not recorded, or were shortened later.",
+      isRunning()
+        ? "The messages are shown when the run has ended."
+        : "The messages of this turn were not recorded, or were shortened later.",
     );
   const last = messages[messages.length - 1];
   const earlier = messages

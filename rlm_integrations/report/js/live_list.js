@@ -26,10 +26,14 @@ document.getElementById("page").replaceChildren(
   make(
     "main",
     {},
-    make("h1", {}, "Runs"),
-    make("div", { class: "tools" }, make("label", { for: "search" }, "Search "), finder),
-    state,
-    box,
+    make(
+      "section",
+      {},
+      make("h1", {}, "Runs"),
+      make("div", { class: "tools" }, make("label", { for: "search" }, "Search "), finder),
+      state,
+      box,
+    ),
   ),
 );
 drawRuns();
