@@ -44,6 +44,7 @@ def test_ask_shows_its_run_and_waits_for_the_open_page(
     code, out, err = run("ask", "report.txt", QUESTION, "--serve", "--open", "--quiet")
     browser.join()
     assert (code, out.splitlines()[0], ends) == (0, FACT, [("final", FACT)])
+    assert run("ask", "report.txt", QUESTION, "--open")[0] == 2
     code, out, err = run("ask", "report.txt", QUESTION, "--serve")
     assert (code, out.splitlines()[0]) == (0, FACT)
     told = [line for line in err.splitlines() if "http" in line]

@@ -9,7 +9,7 @@ from rlm_integrations.cli import exit_codes
 from rlm_integrations.cli.arguments import DEFAULT_STORAGE, add_json, add_storage, count
 from rlm_integrations.cli.output import one_line, print_json, print_text
 from rlm_integrations.cli.parser import Parser
-from rlm_integrations.cli.serving import add_serve, served
+from rlm_integrations.cli.serving import add_serve, check_open, served
 from rlm_integrations.cli.stored import existing_storage
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def list_runs(options: argparse.Namespace) -> int:
     """Print the runs of a storage, and show them in the browser if that is wanted; the exit
     code.
     """
+    check_open(options)
     with existing_storage(options.storage) as storage:
 
         def listed() -> "list[RunInfo]":

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from rlm_integrations.cli.output import say
+from rlm_integrations.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
@@ -29,6 +30,12 @@ def add_serve(parser: Any, text: str = SERVE_HELP) -> None:
     page.add_argument("--open", action="store_true", help="with --serve: open the browser")
 
 
+def check_open(options: "argparse.Namespace") -> None:
+    """Refuse `--open` without `--serve`."""
+    if options.open and not options.serve:
+        raise InputError("--open needs --serve, which makes the page")
+
+
 @contextmanager
 def served_run(
     options: "argparse.Namespace", corpus: "Corpus | None"
@@ -36,6 +43,7 @@ def served_run(
     """A hook for the events of a run, which is shown during the block, and after it until the open
     pages have all of it; None without `--serve`.
     """
+    check_open(options)
     if not options.serve:
         yield None
         return

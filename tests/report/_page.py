@@ -55,10 +55,14 @@ class Page:
                 self.data = json.loads(fields["data"])
             case "changes":
                 self.changes += 1
-                for change in json.loads(fields["data"]):
-                    self._apply(**change)
+                self.take_changes(json.loads(fields["data"]))
             case "end":
                 self.has_ended = True
+
+    def take_changes(self, changes: list[Any]) -> None:
+        """Apply changes to the state."""
+        for change in changes:
+            self._apply(**change)
 
     def _apply(self, at: list[str | int], **change: Any) -> None:
         *places, last = at

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import json
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -15,9 +18,10 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import ModelError
 from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.report.live import LiveRun, PageServer, RunSite, StorageSite, server
+from rlm_integrations.report.live.state import changes, plain_state, run_state
 from rlm_integrations.storage import Storage
 from tests.report._browser import Browser
-from tests.report._made import FACT
+from tests.report._made import FACT, made_run
 from tests.report._page import GUARD, Page, connected, exchange, fetched, get
 
 HOSTILE = "</script><img src=x onerror=window.hacked=1>"
@@ -147,6 +151,30 @@ def test_pages_get_the_state_once_and_then_what_changed(corpus: Corpus) -> None:
         assert early.changes >= 2
         shown.server.wait_until_shown(for_a_page=True)
         assert shown.server.is_shown
+
+
+def test_changes_turn_any_state_into_any_other(corpus: Corpus) -> None:
+    """Whatever was added, changed, removed or reordered, also inside a child run."""
+    run, random, page = made_run(corpus), Random(7), Page.__new__(Page)
+    turn = run.trajectory[0]
+    block = turn.executions[0]
+    before = run_state(run)
+    page.data = plain_state(before)
+    for _ in range(100):
+        calls = tuple(
+            dataclasses.replace(each, end=random.random(), turns=each.turns[: random.randint(0, 1)])
+            if random.random() < 0.3
+            else each
+            for each in random.sample(block.subcalls, random.randint(0, len(block.subcalls)))
+        )
+        ran = dataclasses.replace(block, subcalls=calls, output=str(random.randint(0, 1)))
+        turns = (dataclasses.replace(turn, executions=(ran,)), *run.trajectory[1:])
+        after = dataclasses.replace(run, trajectory=turns[: random.randint(0, 2)])
+        state = run_state(after)
+        page.take_changes(json.loads(json.dumps(list(changes(before, state)))))
+        assert RLMResult.from_dict(page.run) == after
+        assert page.data["reading"] == state["reading"]
+        before = state
 
 
 def test_a_browser_that_never_reads_is_dropped(

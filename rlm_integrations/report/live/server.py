@@ -70,7 +70,7 @@ class Site(Protocol):
 
 
 class PageServer:
-    """Serves a site in a thread of its own, from `start` to `close`.
+    """Serves a site in a thread of its own, as a context manager.
 
     Args:
         site: What it shows.

@@ -10,8 +10,7 @@ from rlm_integrations.report.data import compact_record, is_record, reading_data
 from rlm_integrations.result import SCHEMA, RLMResult
 
 State = Mapping[str, Any]
-# A list with more changed items than this, and than a quarter of them, is sent as a whole
-_MAX_CHANGED: Final = 8
+_KEYS: Final = ("path", "iteration", "block")  # of calls, turns and blocks
 
 
 def run_state(
@@ -70,12 +69,23 @@ def _list_changes(
         for number, (before, after) in enumerate(zip(old, new, strict=False))
         if before is not after and before != after
     ]
+    others = {number for number in changed if _key(old[number]) != _key(new[number])}
     # An empty list may be a default, which the page's copy of the record does not have
-    if not old or len(new) < len(old) or len(changed) > max(_MAX_CHANGED, len(old) // 4):
+    if not old or len(new) < len(old) or len(others) > len(old) // 2:
         if old or new:
             yield {"at": at, "set": compact_record(tuple(new))}
         return
     for number in changed:
-        yield from changes(old[number], new[number], [*at, number])
+        if number in others:
+            yield {"at": [*at, number], "set": compact_record(new[number])}
+        else:
+            yield from changes(old[number], new[number], [*at, number])
     if len(new) > len(old):
         yield {"at": at, "add": compact_record(tuple(new[len(old) :]))}
+
+
+def _key(item: Any) -> object:
+    """What an item of a list is, whatever its state."""
+    if isinstance(item, dict):
+        return item.get("run_id")
+    return next((getattr(item, name) for name in _KEYS if hasattr(item, name)), None)
