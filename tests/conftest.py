@@ -64,6 +64,7 @@ def pytest_collection_finish() -> None:
     """Exclude the million objects loaded by collection, mostly of frameworks, from later garbage
     collections.
     """
+    gc.collect()  # what is frozen is kept, documents in garbage of the collection too
     gc.freeze()
     gc.enable()
 
