@@ -207,6 +207,7 @@ executor.batch(RLM(Scripted([code("wait()")]), tools=[wait]), [("q", "a text")])
 
 def test_a_killed_program_leaves_nothing(executor: RayExecutor, cluster: Any) -> None:
     """When the program of an executor is killed with -9, its actors and their REPLs end."""
+    assert soon(lambda: len(actors()) == len(executor._actors))  # one may be starting again
     before = set(actors())
     program = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, cluster.address], cwd=Path(__file__).parents[2]
