@@ -26,9 +26,7 @@ async def test_the_jobs_of_a_killed_actor_are_resumed(
     """
     rlm = rlm_of(provider.base_url, storage)
     job = await asubmit(rlm, QUESTION, DOCUMENT)
-    working = asyncio.ensure_future(
-        executor.awork(storage, rlm, until_empty=True, lease_seconds=2.0)
-    )
+    working = asyncio.ensure_future(executor.awork(storage, rlm, until_empty=True))
     await until(lambda: len(provider.calls()) >= 100)
     kill_an_actor()
     stored = {record.call_id for record in storage._log.load(job)}
