@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from types import UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import LLMError, LLMReply
 
+_PLAIN = frozenset([str, int, bool, type(None)])
 _INTEGER_BOUND = 1 << 63  # a larger integer may be too long even for a message
 
 
@@ -19,31 +20,45 @@ def to_plain(value: Any) -> Any:
 
     Other values become strings, NaN and the infinities included.
     """
-    if isinstance(value, LLMError):
-        return {"error": {"type": value.type, "message": value.message, "retries": value.retries}}
-    if isinstance(value, float):
-        return (
-            float(value)
-            if math.isfinite(value)
-            else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))]
-        )
-    if isinstance(value, Enum):
-        return to_plain(value.value)
-    if isinstance(value, LLMReply):
-        return str(value)
-    if isinstance(value, str | int | None):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_plain(item) for item in value]
-    if hasattr(value, "model_dump"):  # a pydantic model
-        return to_plain(value.model_dump(mode="json"))
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: to_plain(getattr(value, each.name)) for each in fields(value)}
-    if type(value).__module__.startswith("rlm_integrations.") and hasattr(value, "to_dict"):
-        return value.to_dict()
-    return _as_string(value)
+    kind: Any = type(value)
+    return value if kind in _PLAIN else _encoder(kind)(value)
+
+
+@lru_cache(maxsize=1_000)
+def _encoder(kind: Any) -> Callable[[Any], Any]:
+    """What makes values of this type plain."""
+    if issubclass(kind, LLMError):
+        return _plain_error
+    if issubclass(kind, float):
+        return _plain_float
+    if issubclass(kind, Enum):
+        return lambda value: to_plain(value.value)
+    if issubclass(kind, LLMReply):
+        return str
+    if issubclass(kind, str | int):
+        return lambda value: value
+    if issubclass(kind, Mapping):
+        return lambda value: {str(key): to_plain(item) for key, item in value.items()}
+    if issubclass(kind, list | tuple | set | frozenset):
+        return lambda value: list(map(to_plain, value))
+    if hasattr(kind, "model_dump"):  # a pydantic model
+        return lambda value: to_plain(value.model_dump(mode="json"))
+    if is_dataclass(kind):
+        names = [each.name for each in fields(kind)]
+        return lambda value: {name: to_plain(getattr(value, name)) for name in names}
+    if kind.__module__.startswith("rlm_integrations.") and hasattr(kind, "to_dict"):
+        return lambda value: value.to_dict()
+    return _as_string
+
+
+def _plain_error(value: LLMError) -> Any:
+    return {"error": {"type": value.type, "message": value.message, "retries": value.retries}}
+
+
+def _plain_float(value: float) -> Any:
+    if math.isfinite(value):
+        return float(value)
+    return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(float(value))]
 
 
 def _as_string(value: Any) -> Any:

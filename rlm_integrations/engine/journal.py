@@ -6,7 +6,7 @@ calls that need no model (tools, `cite`, the store), `ModelCalls` for model call
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,11 +51,11 @@ class Journal(Protocol):
         """The stored answer of a call, or None. Called on the event loop: it must be fast."""
         ...
 
-    async def keep(self, call: CallId, answer: Answer) -> None:
-        """Store an answer and its notes atomically. The call is answered after this returns.
+    def keep(self, call: CallId, answer: Answer) -> Awaitable[None]:
+        """Begin to store an answer and its notes atomically. The call is answered when the
+        awaitable is done. A task that awaits it and is cancelled meanwhile ends then.
 
-        An earlier answer of the same call is replaced. If the caller is cancelled meanwhile, this
-        ends when the answer is stored.
+        An earlier answer of the same call is replaced.
         """
         ...
 
@@ -102,9 +102,10 @@ class MemoryJournal:
         """The stored answer of a call, or None."""
         return self.answers.get(call)
 
-    async def keep(self, call: CallId, answer: Answer) -> None:
+    def keep(self, call: CallId, answer: Answer) -> Awaitable[None]:
         """Store an answer."""
         self.answers[call] = answer
+        return asyncio.sleep(0)
 
     def store_events(self) -> list[StoreEvent]:
         """The store events of all answers, in the order of their writing."""

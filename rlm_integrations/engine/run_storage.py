@@ -2,7 +2,7 @@
 satisfies it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from rlm_integrations.corpus import Corpus
@@ -19,9 +19,9 @@ class KeptRun(Protocol):
 
     run_id: str
 
-    async def append(self, call: str, record: bytes, *, durable: bool = True) -> None:
-        """Keep a record of the run's journal; it is safe when this returns, also if the caller is
-        cancelled meanwhile.
+    def append(self, call: str, record: bytes, *, durable: bool = True) -> Awaitable[None]:
+        """Begin to keep a record of the run's journal; it is safe when the awaitable is done. A
+        task that awaits it and is cancelled meanwhile ends then.
 
         Args:
             call: The path of the call.

@@ -1,6 +1,6 @@
 """The journal of a run that a storage keeps."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel
@@ -71,21 +71,20 @@ class StoredJournal(PastJournal):
         self.count = len(records)
         self._kept = kept
 
-    async def keep(self, call: CallId, answer: Answer) -> None:
-        """Store an answer."""
+    def keep(self, call: CallId, answer: Answer) -> Awaitable[None]:
+        """Begin to store an answer."""
         is_short = isinstance(answer.value, ModelAnswer) and (
             len(answer.value.record.reply) < _OFF_LOOP_CHARS
         )
         if is_short:
-            await self._append(call, answer, encode_answer(call, answer))
-        else:
-            await finish_despite_cancel(self._keep_long(call, answer))
+            return self._append(call, answer, encode_answer(call, answer))
+        return finish_despite_cancel(self._keep_long(call, answer))
 
     async def _keep_long(self, call: CallId, answer: Answer) -> None:
         await self._append(call, answer, await runtime.offload(encode_answer, call, answer))
 
-    async def _append(self, call: CallId, answer: Answer, record: bytes) -> None:
+    def _append(self, call: CallId, answer: Answer, record: bytes) -> Awaitable[None]:
+        self.count += 1
         # A block whose end is lost in a power failure runs again, with the answers of its calls
         is_paid = not isinstance(answer.value, BlockOutcome)
-        await self._kept.append(call.path, record, durable=is_paid)
-        self.count += 1
+        return self._kept.append(call.path, record, durable=is_paid)

@@ -3,7 +3,7 @@
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -98,16 +98,16 @@ class OwnedRun:
         owner.reserve(run_id)
         leases.add(self)
 
-    async def append(self, call: str, record: bytes, *, durable: bool = True) -> None:
-        """Keep a record of the run's journal, also if the caller is cancelled meanwhile. Only if it
-        is not `durable` may a power failure lose it, and then with all later ones.
+    def append(self, call: str, record: bytes, *, durable: bool = True) -> Awaitable[None]:
+        """Begin to keep a record of the run's journal; see `RunLog.append`. Only if it is not
+        `durable` may a power failure lose it, and then with all later ones.
 
         Raises:
             RunBusyError: Another process has taken the run, because this one was not heard of.
             StorageError: It could not be kept.
         """
         self._will_change()
-        await self._log.append([JournalRecord(self.run_id, call, record)], durable=durable)
+        return self._log.append([JournalRecord(self.run_id, call, record)], durable=durable)
 
     def append_in(self, connection: Connection, call: str, record: bytes) -> None:
         """Keep a record in a transaction of the writer; for what belongs to it."""

@@ -1,7 +1,7 @@
 """The journal's records, appended in groups and read back in order."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -56,23 +56,21 @@ class RunLog:
             ["run_id", "call_id", "body", "blob_sha256", "kept_at"],
         )
 
-    async def append(self, records: Sequence[JournalRecord], *, durable: bool = True) -> None:
-        """Keep records as one unit; they are on the disk when this returns, unless they need not
-        survive a power failure. If the caller is cancelled meanwhile, this ends when they are kept.
+    def append(self, records: Sequence[JournalRecord], *, durable: bool = True) -> Awaitable[None]:
+        """Begin to keep records as one unit, on the running event loop. They are on the disk when
+        the awaitable is done, unless they need not survive a power failure. A task that awaits it
+        and is cancelled meanwhile ends when they are kept.
 
         Raises:
             StorageError: They could not be kept, and none of them is.
         """
-        if not records:
-            return
         for record in records:
             _check_id("run_id", record.run_id)
         if any(record.blobs or len(record.body) > SMALL_BYTES for record in records):
             attempt = partial(self._append_with_blobs, records)
-            await finish_despite_cancel(in_thread(put_again_if_gone, attempt))
-            return
+            return finish_despite_cancel(in_thread(put_again_if_gone, attempt))
         rows = _rows(records, [None] * len(records))
-        await self._shared.writer.submit_here(None, {self._insert_record: rows}, durable=durable)
+        return self._shared.writer.submit_here(None, {self._insert_record: rows}, durable=durable)
 
     def _append_with_blobs(self, records: Sequence[JournalRecord]) -> None:
         hashes = [

@@ -1,6 +1,7 @@
 """Statements that differ between databases, or are run so often that they are compiled once."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -18,6 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 Row = Mapping[str, Any]
+_MAX_ROWS = 256  # of one statement
 
 
 class RawStatement:
@@ -41,15 +43,18 @@ class RawStatement:
 
     def run(self, connection: Connection, rows: Iterable[Row]) -> None:
         """Run it with the values of each row."""
-        order = self._order
-        if order is None:
-            values: Any = list(rows)
-        elif len(order) == 1:
-            values = [(row[order[0]],) for row in rows]
-        else:
-            values = list(map(itemgetter(*order), rows))
+        values = self._given(rows)
         if values:
             connection.exec_driver_sql(self.sql, values)
+
+    def _given(self, rows: Iterable[Row]) -> list[Any]:
+        """The values of each row as the driver takes them."""
+        order = self._order
+        if order is None:
+            return list(rows)
+        if len(order) == 1:
+            return [(row[order[0]],) for row in rows]
+        return list(map(itemgetter(*order), rows))
 
     def fetch(self, connection: Connection, **values: Any) -> Sequence[Any]:
         """The rows that a query finds."""
@@ -73,6 +78,24 @@ class RawInsert(RawStatement):
     ) -> None:
         statement = insert_new(dialect.name, table, columns) if new_only else insert(table).inline()
         super().__init__(dialect, statement, list(columns))
+        self._row = f"({', '.join('?' * len(columns))})" if dialect.name == "sqlite" else ""
+
+    def run(self, connection: Connection, rows: Iterable[Row]) -> None:
+        """Insert the rows.
+
+        SQLite's driver would run the statement once per row, and wait each time until the other
+        threads let it go on. Statements for powers of two rows are few enough to stay compiled.
+        """
+        if not self._row:
+            super().run(connection, rows)
+            return
+        values = self._given(rows)
+        at = 0
+        while left := len(values) - at:
+            count = min(_MAX_ROWS, 1 << (left.bit_length() - 1))
+            sql = self.sql.replace(self._row, ", ".join([self._row] * count))
+            connection.exec_driver_sql(sql, tuple(chain(*values[at : at + count])))
+            at += count
 
 
 def insert_new(dialect: str, table: Table, columns: Sequence[str]) -> Any:

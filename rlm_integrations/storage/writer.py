@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
 
@@ -66,6 +67,7 @@ class DatabaseWriter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: list[_Unit[Any]] = []
+        self._of_loops = WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Unit[Any]]]()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -80,14 +82,14 @@ class DatabaseWriter:
         """
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()  # a write cannot be cancelled
-        self._add(_Unit(work, {}, durable, future))
+        self._add([_Unit(work, {}, durable, future)])
         return future
 
     def insert(self, rows: Rows) -> Future[None]:
         """Have rows inserted and committed as one unit."""
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
-        self._add(_Unit(None, rows, True, future))
+        self._add([_Unit(None, rows, True, future)])
         return future
 
     def submit_here(
@@ -97,12 +99,25 @@ class DatabaseWriter:
 
         A task that awaits it and is cancelled meanwhile ends when the write is done.
         """
+        self._database.check_usable()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = _Write(loop=loop)
-        self._add(_Unit(work, rows, durable, future, loop))
+        units = self._of_loops.setdefault(loop, [])
+        if not units:  # all that tasks submit until then wake the writer once
+            loop.call_soon(self._hand_over, units)
+        units.append(_Unit(work, rows, durable, future, loop))
         return future
 
-    def _add(self, unit: _Unit[Any]) -> None:
+    def _hand_over(self, units: list[_Unit[Any]]) -> None:
+        group = list(units)
+        units.clear()
+        try:
+            self._add(group)
+        except StorageError as error:
+            for unit in group:
+                unit.future.set_exception(error)
+
+    def _add(self, units: Sequence[_Unit[Any]]) -> None:
         self._database.check_usable()  # in a forked process there is no thread
         with self._wake:
             if self._is_closed:
@@ -112,7 +127,7 @@ class DatabaseWriter:
                     target=self._serve, daemon=True, name="rlm-storage-writer"
                 )
                 self._thread.start()
-            self._waiting.append(unit)
+            self._waiting.extend(units)
             self._wake.notify()
 
     def close(self, *, timeout: float | None = None) -> None:

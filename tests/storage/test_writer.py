@@ -131,6 +131,50 @@ async def test_a_cancelled_wait_does_not_stop_the_write(opened: SharedDatabase) 
     assert count(opened.database) == 2
 
 
+async def test_a_cancelled_task_ends_when_the_write_is_done(opened: SharedDatabase) -> None:
+    """A task that awaits its write ends, however often it is cancelled, when the write is done."""
+    gate = Gate(opened.writer)
+
+    async def write() -> None:
+        await opened.writer.submit_here(None, {insert_of(opened.database): [row(1)]})
+
+    task = asyncio.ensure_future(write())
+    for _ in range(3):
+        await asyncio.sleep(0)
+        task.cancel()
+    assert not task.done()
+    gate.open()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert count(opened.database) == 1
+
+
+async def test_many_rows_of_a_unit_keep_their_order(opened: SharedDatabase) -> None:
+    """Rows get their numbers in the order in which they were given."""
+    records = opened.database.schema.records
+    columns = ["run_id", "call_id", "body", "blob_sha256", "kept_at"]
+    insert = RawInsert(opened.database.dialect, records, columns)
+    rows = [
+        {"run_id": "r", "call_id": str(n), "body": b"%d" % n, "blob_sha256": None, "kept_at": n}
+        for n in range(700)
+    ]
+    await opened.writer.submit_here(None, {insert: rows})
+    query = select(records.c.call_id, records.c.body, records.c.kept_at)
+    found = opened.database.read(
+        lambda each: each.execute(query.order_by(records.c.record_no)).all()
+    )
+    assert found == [(each["call_id"], each["body"], each["kept_at"]) for each in rows]
+
+
+async def test_a_write_that_was_not_begun_when_the_storage_was_closed_fails(url: str) -> None:
+    """What a task has submitted just before the storage is closed fails where it is awaited."""
+    shared = open_database(Target(make_url(url)))
+    waiting = shared.writer.submit_here(None, {insert_of(shared.database): [row(1)]})
+    shared.release()
+    with pytest.raises(StorageError, match="is closed"):
+        await waiting
+
+
 async def test_errors_reach_the_task(opened: SharedDatabase) -> None:
     """A write that fails raises where it is awaited."""
     insert = insert_of(opened.database)
