@@ -188,6 +188,8 @@ _EXISTS = "there is a run {!r} in this storage already: forget it first, if it i
 @contextmanager
 def _new_file(path: Path) -> Iterator[zipfile.ZipFile]:
     """A zip that gets its name once it is complete, readable by its user alone."""
+    if path.exists() and not path.is_file():  # a device would be replaced by the file
+        raise StorageError(f"{str(path)!r} is not a file: choose another name")
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         fd = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
@@ -93,6 +94,10 @@ async def test_what_cannot_be_carried_is_said(storage: Storage, tmp_path: Path) 
     running.let_go()
     with pytest.raises(StorageError, match="cannot be written: No such file or directory"):
         storage.export("ended", tmp_path / "missing" / "ended.zip")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="is not a file: choose another name"):
+        storage.export("ended", tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
