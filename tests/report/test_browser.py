@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -312,9 +311,11 @@ def test_hostile_text_stays_text(browser: Browser, tmp_path: Path) -> None:
 EMOJI = "🜂" * 50 + "שלום עולם. " + "👩‍👩‍👧 ok. " * 20 + FACT + " 🎉" * 10
 
 
-@cache
 def odd_runs() -> dict[str, tuple[RLMResult, list[str] | None, list[str]]]:
-    """Runs with something missing or unusual, their documents, and words of their pages."""
+    """Runs with something missing or unusual, their documents, and words of their pages.
+
+    They are not kept: a document that lives as long as the tests is what other tests look for.
+    """
     whole = Corpus.build(DOCUMENT)
     many = [f"Source {number} says {number * 7}. " * 20 for number in range(39)] + [""]
     emoji = Corpus.build([EMOJI])
