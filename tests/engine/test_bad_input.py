@@ -262,7 +262,10 @@ BAD_CALLS = [
     ("recursive_lm('', 'text')", "the query must be a string that is not empty"),
     ("recursive_lm(5, 'text')", "the query must be a string that is not empty"),
     ("recursive_lm('q', 5)", "the context must be a string, or a list or dict of strings, not int"),
-    ("recursive_lm('q', ['a', 5])", "the context must be a string, or a list or dict of strings, not list"),
+    (
+        "recursive_lm('q', ['a', 5])",
+        "the context must be a string, or a list or dict of strings, not list",
+    ),
     ("recursive_lm('q')", "TypeError: recursive_lm(query, context_subset)"),
     ("recursive_batch('abc')", "recursive_batch: the tasks must be a list of"),
     ("rlm_worker('')", "the prompt must be a string that is not empty"),
