@@ -127,10 +127,12 @@ async def test_a_lost_node_loses_nothing_that_is_stored(
             executor.abatch(rlm, [(QUESTION, DOCUMENT)] * len(ids), run_ids=ids)
         )
         await until(lambda: len(provider.calls()) >= 70 * len(ids))
+        provider.change(latency=2.0)  # no run ends before its node has gone
         lost = next(node for node in cluster.worker_nodes if any(map(sandboxes, actors_on(node))))
         ending = actors_on(lost)
         await asyncio.to_thread(cluster.remove_node, lost, allow_graceful=False)
         await until(lambda: not any(map(is_actor, ending)))
+        provider.change(latency=0.02)
         stored = Counter(each.call_id for run_id in ids for each in storage.load(run_id))
         asked = len(provider.requests())
         results = await batch
