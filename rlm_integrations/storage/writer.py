@@ -5,7 +5,7 @@ A commit waits for the disk. Alone, each thread would wait in turn; in a group a
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -193,15 +193,20 @@ def _settle(group: list[_Unit[Any]]) -> None:
             of_loops.setdefault(unit.loop, []).append(unit)
     for loop, units in of_loops.items():
         try:
-            loop.call_soon_threadsafe(_set_all, units)
+            loop.call_soon_threadsafe(_set_next, loop, iter(units))
         except RuntimeError:  # the loop is closed: nothing waits there any more
             continue
 
 
-def _set_all(units: list[_Unit[Any]]) -> None:
+def _set_next(loop: asyncio.AbstractEventLoop, units: Iterator[_Unit[Any]]) -> None:
+    """One in a turn of the loop: if all went on at once, each with new objects, the garbage
+    collector would run twice as often.
+    """
     for unit in units:
         if not unit.future.done():
             _set(unit)
+            loop.call_soon(_set_next, loop, units)
+            break
 
 
 def _set(unit: _Unit[Any]) -> None:
