@@ -179,7 +179,8 @@ class DatabaseWriter:
                     unit.outcome = unit.work(connection)
             for unit in group:
                 work: object = unit.work
-                if isinstance(work, GroupWork):
+                # Comparing with a protocol takes microseconds
+                if work is not None and isinstance(work, GroupWork):
                     work.finish(connection)
 
 
