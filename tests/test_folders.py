@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlm_integrations.corpus import Corpus, folder, reading
+from rlm_integrations.corpus import Corpus, documents, folder, reading
 from rlm_integrations.corpus.folder import Folder
 from rlm_integrations.errors import ContextError
 
@@ -231,11 +231,18 @@ def test_folders_without_text_are_refused(
 def test_more_files_than_the_limit_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too many files are an error that says what to pass; two texts of one name are one, too."""
+    """Too many files, or too much text, are an error that says what to pass; two texts of one name are one, too."""
     write(tmp_path, {"a/x": "1", "a/y": "2", "a/z": "3"})
     monkeypatch.setattr(folder, "MAX_FILES", 2)
     with pytest.raises(ContextError, match="has more than 2 files: pass a smaller folder"):
         Corpus.build(tmp_path)
+    monkeypatch.undo()
+    write(tmp_path, {"b/image": "\0" * 50, "b/x": "12345", "b/y": "67890"})
+    monkeypatch.setattr(documents, "MAX_FOLDER_BYTES", 10)
+    Corpus.build(tmp_path / "b").close()  # what is no text does not count
+    monkeypatch.setattr(documents, "MAX_FOLDER_BYTES", 9)
+    with pytest.raises(ContextError, match="GB of text: pass a smaller folder"):
+        Corpus.build(tmp_path / "b")
     monkeypatch.undo()
     with pytest.raises(ContextError, match="two texts of the context have the name 'a/x'"):
         Corpus.build({"a/x": "1", "a": tmp_path / "a"})

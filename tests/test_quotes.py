@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlm_integrations.corpus import Corpus, single_spaced
+from rlm_integrations.corpus import Corpus, hyphenation, single_spaced
 from rlm_integrations.corpus import quotes as module
 from rlm_integrations.corpus.quotes import MAX_GAP_CHARS, MAX_PLACES, fold_quote, locate_quote
 from rlm_integrations.errors import InputError
@@ -125,6 +125,31 @@ def test_words_that_are_hyphenated_at_the_end_of_a_line(quote: str, words: str) 
 def test_a_hyphen_within_a_line_is_a_part_of_the_word(quote: str) -> None:
     """Only hyphens at ends of lines may be missing, and words are whole."""
     assert found(HYPHENATED, quote) == []
+
+
+@pytest.mark.parametrize(
+    ("quote", "text", "most"),
+    [
+        ("not there at all, ever", HYPHENATED, 14),
+        ("not there " * 500, HYPHENATED, 0),  # too long
+        ("not there at all, ever", "No word is hyphen-ated here.\n", 0),
+    ],
+)
+def test_the_search_over_hyphens_is_bounded(
+    quote: str, text: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An invented quote is searched for in a few parts, and only if the document hyphenates."""
+    searched: list[str] = []
+    spans_of = hyphenation.spans_of
+
+    def counted(corpus: Corpus, source: str | None, part: str, **fold: Any) -> Any:
+        searched.append(part)
+        return spans_of(corpus, source, part, **fold)
+
+    monkeypatch.setattr(hyphenation, "spans_of", counted)
+    assert found(text, quote) == []
+    assert len(searched) <= most
+    assert bool(searched) == bool(most)
 
 
 NEAR = [

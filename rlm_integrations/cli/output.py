@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,9 +65,11 @@ def say_end(result: "RLMResult", options: argparse.Namespace) -> None:
         )
         say(f"stopped by a limit ({result.stop_reason}); {found}")
     if result.dropped_citations:
+        reasons = Counter(each.reason for each in result.dropped).most_common()
+        why = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
         say(
-            f"{result.dropped_citations} of the model's citations were not found in the document,"
-            " and are not shown"
+            f"{result.dropped_citations:,} of the model's citations could not be verified, and are"
+            f" not shown{f' ({why})' if why else ''}"
         )
     say_summary(result)
 

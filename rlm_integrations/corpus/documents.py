@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import IOBase
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Final
 
 from rlm_integrations.corpus.archives import Unpack, members, unpack_text, unpacked_name, unpacker
 from rlm_integrations.corpus.fixed_width import StoredText, Writer
-from rlm_integrations.corpus.folder import Folder
+from rlm_integrations.corpus.folder import MAX_FOLDER_BYTES, Folder
 from rlm_integrations.corpus.places import Place
 from rlm_integrations.corpus.reading import decode_member, read_file
 from rlm_integrations.corpus.source import Source, is_name
@@ -242,8 +243,18 @@ def _files_in(
 
 def _files(folder: Folder, prefix: str, left_out: dict[str, str]) -> Iterator[SourceDocument]:
     left_out.update((f"{prefix}{path}", why) for path, why in folder.left_out.items())
+    size = 0
     for path in folder.files:
-        yield _optional(folder.root / path, f"{prefix}{path}")
+        file, name = folder.root / path, f"{prefix}{path}"
+        yield _optional(file, name)
+        if name not in left_out:
+            with suppress(OSError):
+                size += file.stat().st_size
+        if size > MAX_FOLDER_BYTES:
+            raise ContextError(
+                f"{str(folder.root)!r} has more than {MAX_FOLDER_BYTES / 1e9:g} GB of text: pass a "
+                "smaller folder, or a pattern such as Path('src/**/*.py')"
+            )
 
 
 def _members(

@@ -14,6 +14,7 @@ from rlm_integrations.corpus.source import is_name
 from rlm_integrations.errors import ContextError
 
 MAX_FILES: Final = 200_000
+MAX_FOLDER_BYTES: Final = 2_000_000_000  # of the texts, which are read at once
 MAX_FILE_BYTES: Final = 20_000_000  # a larger file is left out
 OVER_LIMIT: Final = f"over {MAX_FILE_BYTES // 1_000_000} MB"
 _MAX_SHOWN: Final = 1_000  # names of files that are left out

@@ -7,7 +7,7 @@ from typing import Final
 from unicodedata import combining
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.single_spaced import STEP, Fold, candidates, loose_places
+from rlm_integrations.corpus.single_spaced import STEP, Fold, spans_of
 from rlm_integrations.records import SpanRef
 
 MAX_CHARS: Final = 4_000  # of a quote
@@ -36,13 +36,7 @@ def hyphenated_places(
     if not wanted.text or len(needle) > MAX_CHARS or not _is_hyphenated(corpus, source):
         return []
     for part in _parts(needle):
-        names = candidates(corpus, source, part, fold=fold)
-        spans = (
-            SpanRef(name, *place)
-            for name in names
-            for place in loose_places(corpus, name, part, fold=fold)
-        )
-        tried = list(islice(spans, most + 1))
+        tried = list(islice(spans_of(corpus, source, part, fold=fold), most + 1))
         if len(tried) > most:
             continue
         found = dict.fromkeys(

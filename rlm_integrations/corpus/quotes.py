@@ -13,7 +13,7 @@ from unicodedata import combining, normalize
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.hyphenation import hyphenated_places
-from rlm_integrations.corpus.single_spaced import candidates, loose_places
+from rlm_integrations.corpus.single_spaced import spans_of
 from rlm_integrations.corpus.spans import Hit, find_quote
 from rlm_integrations.records import SpanRef
 
@@ -131,12 +131,7 @@ def _bare(needle: str) -> str:
 
 def _places(corpus: Corpus, source: str | None, needle: str) -> list[SpanRef]:
     """The places of folded words, in order; an empty list if there are too many."""
-    names = candidates(corpus, source, needle, fold=fold_quote)
-    spans = (
-        SpanRef(name, *place)
-        for name in names
-        for place in loose_places(corpus, name, needle, fold=fold_quote)
-    )
+    spans = spans_of(corpus, source, needle, fold=fold_quote)
     tried = list(islice(spans, MAX_PLACES + 1))
     return (
         [span for span in tried if _is_whole(corpus, span, needle)]
@@ -159,11 +154,7 @@ def _is_whole(corpus: Corpus, span: SpanRef, needle: str) -> bool:
 
 def _occurs(corpus: Corpus, needle: str) -> bool:
     """Whether folded words occur."""
-    return any(
-        True
-        for name in candidates(corpus, None, needle, fold=fold_quote)
-        for _ in loose_places(corpus, name, needle, fold=fold_quote)
-    )
+    return next(spans_of(corpus, None, needle, fold=fold_quote), None) is not None
 
 
 def _joined(found: list[list[SpanRef]]) -> list[SpanRef]:

@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Final
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.records import SpanRef
 
 # Characters whose white space is normalized at once, in less than a millisecond
 STEP: Final = 1 << 16
@@ -69,6 +70,15 @@ def loose_places(
     """
     for start, end in _Near(corpus, name, needle, fold).parts():
         yield from _places(_Squeezed(corpus, name, start, end, fold), needle)
+
+
+def spans_of(
+    corpus: Corpus, source: str | None, needle: str, *, fold: Fold = str
+) -> Iterator[SpanRef]:
+    """The places of `loose_places` in one source, or in all."""
+    for name in candidates(corpus, source, needle, fold=fold):
+        for start, end in loose_places(corpus, name, needle, fold=fold):
+            yield SpanRef(name, start, end)
 
 
 def _places(squeezed: "_Squeezed", needle: str) -> Iterator[tuple[int, int]]:

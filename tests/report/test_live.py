@@ -15,7 +15,7 @@ import pytest
 
 from rlm_integrations import RLM, RLMResult
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.errors import ModelError
+from rlm_integrations.errors import ModelError, StorageError
 from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.report.live import LiveRun, PageServer, RunSite, StorageSite, server
 from rlm_integrations.report.live.state import changes, plain_state, run_state
@@ -267,6 +267,23 @@ def test_the_runs_of_a_storage_are_listed_and_followed(
             browser.open(browser.run(f"{link}.href"))
             assert browser.text("#question") == HOSTILE
             assert is_quiet(browser, address)
+
+
+def test_an_error_does_not_end_the_server(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An error of the storage is shown, a defect is logged; the next request is answered."""
+    failures: list[Exception] = [StorageError("the database is away"), KeyError("a defect")]
+
+    def list_runs() -> list[Any]:
+        if failures:
+            raise failures.pop(0)
+        return []
+
+    with Storage(tmp_path) as storage, PageServer(StorageSite(storage, list_runs)) as pages:
+        answer = fetched(pages.address)
+        assert answer.startswith("HTTP/1.1 500 ") and "the database is away" in answer
+        assert fetched(pages.address) == ""
+        assert fetched(pages.address).startswith("HTTP/1.1 200 ")
+    assert "a page could not be shown" in caplog.messages
 
 
 def test_a_browser_sees_a_run_grow_and_end(browser: Browser, corpus: Corpus) -> None:

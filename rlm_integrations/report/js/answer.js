@@ -156,7 +156,7 @@ function answerSection() {
       ? make(
           "p",
           {},
-          `${plural(run.dropped_citations, "citation")} of the model dropped: not in the document.`,
+          `${plural(run.dropped_citations, "citation")} of the model could not be verified.`,
         )
       : null,
   );

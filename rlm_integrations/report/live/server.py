@@ -19,6 +19,7 @@ from typing import Final, Protocol, Self
 from urllib.parse import parse_qsl
 
 from rlm_integrations.errors import RLMError
+from rlm_integrations.events import logger
 from rlm_integrations.report.live.feed import PageMessage
 
 _HOST: Final = "127.0.0.1"
@@ -176,6 +177,9 @@ class PageServer:
             await self._answer(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, RLMError):
             writer.transport.abort()  # the browser is gone, or does not read
+        except Exception:  # noqa: BLE001 - the other pages go on
+            logger.exception("a page could not be shown")
+            writer.transport.abort()
         finally:
             self._writers.discard(writer)
             writer.close()

@@ -132,6 +132,8 @@ class StorageSite:
             await followed.feed.follow(followed.is_wanted)
         except RLMError as error:  # its pages ask again, and get the message
             logger.warning("run %s is not followed any more: %s", key or "list", error)
+        except Exception:  # noqa: BLE001 - of one run: the pages of the others go on
+            logger.exception("run %s is not followed any more", key or "list")
         finally:
             del self._followed[key]
 
