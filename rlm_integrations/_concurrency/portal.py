@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial, wraps
 from inspect import signature
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args
 
 from rlm_integrations._concurrency.interrupts import is_main_thread_interrupted, is_worker
@@ -23,6 +23,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 SECONDS_TO_CLOSE = 2.0
+SECONDS_OF_A_WAIT = 1.0
 SECONDS_BETWEEN_LOOKS = 0.1  # at the main thread, while a pool's worker waits
 
 
@@ -243,14 +244,20 @@ class _Caller:
     def serve(self, call: "_PortalCall[Any]") -> None:
         """In that thread: run the requested functions until this call is done."""
         while not call.is_done:
-            request = self._requests.get()
+            request = self._next()
             if request is not None:
                 request()
 
     def wait(self, call: "_PortalCall[Any]") -> None:
         """In that thread: wait until this call is done, and discard requests."""
         while not call.is_done:
-            self._requests.get()
+            self._next()
+
+    def _next(self) -> Callable[[], None] | None:
+        # With a time: Ctrl-C that arrives just before a wait is seen only after it
+        with suppress(Empty):
+            return self._requests.get(timeout=SECONDS_OF_A_WAIT)
+        return None
 
 
 _CALLER: ContextVar[_Caller | None] = ContextVar("caller", default=None)

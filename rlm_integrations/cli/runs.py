@@ -1,7 +1,6 @@
 """The command `rlm-integrations runs`."""
 
 import argparse
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +79,9 @@ def _serve(
     from rlm_integrations.report.live import StorageSite
 
     site = StorageSite(storage, listed)
-    with suppress(KeyboardInterrupt), served(options, site, "until Ctrl-C, the runs are at"):
-        threading.Event().wait()
+    words = "until Ctrl-C, the runs are at"
+    with suppress(KeyboardInterrupt), served(options, site, words) as (server, _):
+        server.wait()
 
 
 def shown_status(run: "RunInfo") -> str:

@@ -4,10 +4,14 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from random import Random
+from types import FrameType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -328,6 +332,43 @@ def test_a_browser_sees_a_run_grow_and_end(browser: Browser, corpus: Corpus) -> 
         shown.server.wait_until_shown(for_a_page=True)
     assert record.answer == FACT
     assert is_quiet(browser, shown.server.address)
+
+
+@pytest.mark.parametrize(
+    "wait", [PageServer.wait, partial(PageServer.wait_until_shown, for_a_page=True)]
+)
+def test_ctrl_c_ends_a_wait_for_pages_at_any_point(
+    wait: Callable[[PageServer], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt between any two steps of Python is a KeyboardInterrupt, and the server ends."""
+    monkeypatch.setattr(server, "_SECONDS_OF_A_WAIT", 0.0)
+    with PageServer(RunSite(LiveRun(None), None)) as shown:
+        for step in range(1, 100):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted(partial(wait, shown), step)
+        connected(shown.address).close()
+    with pytest.raises(ConnectionRefusedError):
+        connected(shown.address)
+
+
+def interrupted(function: Callable[[], None], step: int) -> None:
+    """Call it, and interrupt it at this step."""
+    left = step
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        frame.f_trace_opcodes = True
+        left -= event == "opcode"
+        if left == 0:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function()
+    finally:
+        sys.settrace(before)
 
 
 def is_quiet(browser: Browser, address: str) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from queue import Empty, SimpleQueue
 from typing import Final, Protocol, Self
 from urllib.parse import parse_qsl
 
@@ -26,8 +27,10 @@ _HOST: Final = "127.0.0.1"
 _TOKEN_BYTES: Final = 24
 _MAX_HEAD_BYTES: Final = 16_384
 _MAX_CONNECTIONS: Final = 100
+_STEPS_TO_ACCEPT: Final = 5  # of the loop; asyncio needs three
 _SECONDS_TO_ASK: Final = 10.0
 _SECONDS_TO_READ: Final = 10.0  # a browser that reads nothing for so long is dropped
+_SECONDS_OF_A_WAIT: Final = 1.0  # Ctrl-C just before a wait is seen only after it
 _PIECE_BYTES: Final = 65_536
 _REQUEST: Final = re.compile(r"([A-Z]+) (/[!-~]*) HTTP/1\.[01]")
 _HEADERS: Final = (
@@ -89,16 +92,19 @@ class PageServer:
         self._writers: set[asyncio.StreamWriter] = set()
         self._streams = 0  # that are open
         self._delivered = False  # whether a page has had a final state
-        self._quiet = threading.Condition()
+        # For the thread that waits: look again. A queue, as it is written in C: Ctrl-C inside
+        # `threading.Event.wait` may become a RuntimeError, and inside `Thread.is_alive` it makes a
+        # running thread look ended.
+        self._has_ended = False
+        self._news: SimpleQueue[None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
-        self._ready = threading.Event()
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._serve, name="rlm-pages", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.wait()
+        self._news.get()
         if self._error is not None:
             raise self._error
         return self
@@ -123,14 +129,21 @@ class PageServer:
             seconds: How long at most.
         """
         until = time.monotonic() + seconds
-        with self._quiet:
-            while (
-                self._thread.is_alive()
-                and (self._streams or (for_a_page and not self._delivered))
-                and time.monotonic() < until
-            ):
-                # With a time, so that Ctrl-C is seen on all systems
-                self._quiet.wait(min(1.0, until - time.monotonic()))
+        while (
+            not self._has_ended
+            and (self._streams or (for_a_page and not self._delivered))
+            and (left := until - time.monotonic()) > 0
+        ):
+            self._wait(min(_SECONDS_OF_A_WAIT, left))
+
+    def wait(self) -> None:
+        """Wait until it ends, or Ctrl-C."""
+        while not self._has_ended:
+            self._wait(_SECONDS_OF_A_WAIT)
+
+    def _wait(self, seconds: float) -> None:
+        with suppress(Empty):
+            self._news.get(timeout=seconds)
 
     # On the server's own event loop.
 
@@ -138,7 +151,8 @@ class PageServer:
         try:
             asyncio.run(self._run())
         finally:
-            self._ready.set()
+            self._has_ended = True
+            self._news.put(None)
 
     async def _run(self) -> None:
         try:
@@ -153,10 +167,15 @@ class PageServer:
         self.address = f"http://{_HOST}:{port}/{self._token}/"
         self._loop = asyncio.get_running_loop()
         work = asyncio.create_task(self._site.run())
-        self._ready.set()
+        self._news.put(None)
         try:
             await self._stop.wait()
         finally:
+            # When a server is closed, asyncio loses connections that it is about to accept
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            for _ in range(_STEPS_TO_ACCEPT):
+                await asyncio.sleep(0)
             server.close()
             for task in [work, *self._tasks]:
                 task.cancel()
@@ -267,10 +286,9 @@ class PageServer:
             self._count(-1, is_delivered=is_delivered)
 
     def _count(self, by: int, *, is_delivered: bool = False) -> None:
-        with self._quiet:
-            self._streams += by
-            self._delivered = self._delivered or is_delivered
-            self._quiet.notify_all()
+        self._streams += by
+        self._delivered = self._delivered or is_delivered
+        self._news.put(None)
 
 
 def _after(query: str) -> str:
