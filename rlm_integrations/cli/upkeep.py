@@ -111,7 +111,9 @@ def _say_removed(removed: "Removed", options: argparse.Namespace) -> int:
     else:
         runs, blobs = counted(removed.runs, "run"), counted(removed.blobs, "blob")
         replies = f", {counted(removed.replies, 'cached answer')}" if removed.replies else ""
-        print_text(f"removed: {runs}, {blobs} ({_size(removed.blob_bytes)} of content){replies}")
+        of_agents = f", {counted(removed.documents, 'document of agents')}"
+        more = f"{replies}{of_agents if removed.documents else ''}"
+        print_text(f"removed: {runs}, {blobs} ({_size(removed.blob_bytes)} of content){more}")
     return exit_codes.ANSWERED
 
 

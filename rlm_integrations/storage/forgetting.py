@@ -1,7 +1,7 @@
 """Removes runs, and what nothing else uses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, delete, func, select
@@ -13,6 +13,7 @@ from rlm_integrations.storage.reply_table import ReplyTable
 from rlm_integrations.storage.run_rows import is_running
 from rlm_integrations.storage.run_table import RunTable
 from rlm_integrations.storage.shared_database import SharedDatabase
+from rlm_integrations.storage.source_table import SourceTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +25,14 @@ class Removed:
         blobs: How many blobs: documents, results and large records that no other run used.
         blob_bytes: The size of the blobs, before they were compressed.
         replies: How many cached replies.
+        documents: How many documents that grow.
     """
 
     runs: int = 0
     blobs: int = 0
     blob_bytes: int = 0
     replies: int = 0
+    documents: int = 0
 
 
 class Forgetting:
@@ -40,15 +43,22 @@ class Forgetting:
         lake: Where the blobs are.
         runs: Names the nearest runs, if one does not exist.
         replies: The cache.
+        sources: The documents that grow.
     """
 
     def __init__(
-        self, shared: SharedDatabase, lake: Lake, runs: RunTable, replies: ReplyTable
+        self,
+        shared: SharedDatabase,
+        lake: Lake,
+        runs: RunTable,
+        replies: ReplyTable,
+        sources: SourceTable,
     ) -> None:
         self._shared = shared
         self._lake = lake
         self._runs = runs
         self._replies = replies
+        self._sources = sources
         self._schema = shared.database.schema
 
     def forget(self, run_id: str) -> Removed:
@@ -66,8 +76,9 @@ class Forgetting:
     def prune(
         self, older_than: timedelta, is_stopped: Callable[[], bool] = lambda: False
     ) -> Removed:
-        """Remove the runs that were not changed for so long, and the cached replies of that age, and
-        the blobs of that age that no run uses. Runs that a process is running are kept.
+        """Remove the runs and the growing documents that were not changed for so long, and the cached
+        replies of that age, and the blobs of that age that nothing uses. Runs that a process is
+        running are kept.
         """
         cutoff = datetime.now(UTC) - older_than
         count, blobs = 0, RemovedBlobs()
@@ -81,10 +92,16 @@ class Forgetting:
             if hashes is not None:  # else another process has just removed it
                 count += 1
                 blobs += self._lake.remove_unused(hashes)
+        documents = 0
+        for document_id in self._sources.older_than(cutoff):
+            if is_stopped():
+                break
+            blobs += self._sources.forget(document_id)[1]
+            documents += 1
         replies = 0 if is_stopped() else self._replies.clear(older_than)
         if not is_stopped():
             blobs += self._lake.remove_unused(self._unused(cutoff))
-        return _removed(count, blobs, replies)
+        return replace(_removed(count, blobs), replies=replies, documents=documents)
 
     def _remove_rows(self, run_id: str) -> list[str] | None:
         """Remove the rows of a run, and return the blobs that it used; None if there is no run.
@@ -144,5 +161,5 @@ class Forgetting:
         return self._shared.database.read(lambda connection: list(connection.scalars(wanted)))
 
 
-def _removed(runs: int, blobs: RemovedBlobs, replies: int = 0) -> Removed:
-    return Removed(runs=runs, blobs=blobs.count, blob_bytes=blobs.size, replies=replies)
+def _removed(runs: int, blobs: RemovedBlobs) -> Removed:
+    return Removed(runs=runs, blobs=blobs.count, blob_bytes=blobs.size)

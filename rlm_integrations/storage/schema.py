@@ -137,7 +137,9 @@ class Schema:
         terms: Which objects have a type, a tag, a parent and so on; terms are hashes.
         counts: How many valid objects have a type or a tag, and the last number of each worker.
         blobs: All blobs: small ones, compressed, and the hashes of those that are files.
-        blob_uses: Which run uses which blob, so that a run can be removed with its blobs.
+        blob_uses: Which run, or document that grows, uses which blob, so that it can be removed
+            with its blobs.
+        sources: The texts of documents that grow, which are blobs.
         replies: The cache of models' replies, which belong to no run.
         manifests: What jobs derive, `DeriveManifests` in the original design.
         jobs: The queue, `DeriveJobs` in the original design.
@@ -154,6 +156,7 @@ class Schema:
     counts: Table
     blobs: Table
     blob_uses: Table
+    sources: Table
     replies: Table
     manifests: Table
     jobs: Table
@@ -257,6 +260,18 @@ def schema_for(names: Names) -> Schema:
             Column("run_id", String(64), primary_key=True),
             Column("sha256", String(64), primary_key=True),
             index("BlobUses", "sha256"),
+        ),
+        sources=table(
+            "AddedSources",
+            Column("source_no", row_number(), Identity(), primary_key=True),
+            Column("document_id", String(64), nullable=False),
+            Column("identity", String(64), nullable=False),
+            Column("label", String(40), nullable=False),
+            Column("sha256", String(64), nullable=False),
+            Column("characters", BigInteger(), nullable=False),
+            Column("metadata", long_text(), nullable=False),
+            Column("kept_at", Double(), nullable=False),
+            UniqueConstraint("document_id", "identity", name=f"uq_{names.table('AddedSources')}"),
         ),
         replies=table(
             "CachedReplies",

@@ -35,6 +35,7 @@ from rlm_integrations.storage.run_table import LoadedRun, RunTable
 from rlm_integrations.storage.schema import DEFAULT_SCHEMA
 from rlm_integrations.storage.settings import read_settings
 from rlm_integrations.storage.shared_database import open_database
+from rlm_integrations.storage.source_table import SourceTable, StoredSources
 from rlm_integrations.storage.stores.stored_store import StoredStore, open_store
 
 
@@ -89,7 +90,10 @@ class Storage:
         self._log = RunLog(self._shared, self.lake)
         self._replies = ReplyTable(self._shared)
         self._runs = RunTable(self._shared, self.lake, self._log, keep_documents=keep_documents)
-        self._forgetting = Forgetting(self._shared, self.lake, self._runs, self._replies)
+        self._sources = SourceTable(self._shared, self.lake)
+        self._forgetting = Forgetting(
+            self._shared, self.lake, self._runs, self._replies, self._sources
+        )
         self._archive = RunArchive(self._shared, self.lake, self._runs)
         self._retention = Retention(self._shared.database, self._forgetting, self.retention)
         self._retention.start()
@@ -360,6 +364,10 @@ class Storage:
             InputError: The name is invalid.
         """
         return open_store(self, self._shared, name)
+
+    def sources(self, name: str) -> StoredSources:
+        """The document of this name that grows; `RLMMiddleware(storage=…)` has one per thread."""
+        return self._sources.document(name)
 
 
 def _absolute(place: str | os.PathLike[str]) -> str:

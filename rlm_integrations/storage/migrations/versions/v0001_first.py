@@ -131,6 +131,18 @@ def upgrade() -> None:
     )
     index("BlobUses", "sha256")
     create(
+        "AddedSources",
+        sa.Column("source_no", row_number(), sa.Identity(), primary_key=True),
+        sa.Column("document_id", sa.String(64), nullable=False),
+        sa.Column("identity", sa.String(64), nullable=False),
+        sa.Column("label", sa.String(40), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("characters", sa.BigInteger(), nullable=False),
+        sa.Column("metadata", long_text(), nullable=False),
+        sa.Column("kept_at", sa.Double(), nullable=False),
+        sa.UniqueConstraint("document_id", "identity", name=f"uq_{names.table('AddedSources')}"),
+    )
+    create(
         "CachedReplies",
         sa.Column("reply_key", sa.String(64), primary_key=True),
         sa.Column("body", binary(), nullable=False),
