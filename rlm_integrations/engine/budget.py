@@ -128,7 +128,9 @@ class Purse:
         # By model name, the tokens of the longest reply that exceeded its limit
         self._longest: dict[str, int] = {}
         self._answering: dict[str, str] = {}  # by model name, the model that answered last
-        self._reserved: list[Reservation] = []
+        self._reserved: set[Reservation] = set()
+        self._reserved_tokens = 0  # of all their attempts
+        self._reserved_cost = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._charges: list[Charge] = []
 
@@ -187,7 +189,8 @@ class Purse:
                 lacking = self._lacking(reservation, calls=1, closing=closing)
                 if lacking is None:
                     self._calls += 1
-                    self._reserved.append(reservation)
+                    self._reserved.add(reservation)
+                    self._hold(reservation, 1)
                     return reservation
                 if self._reserved:
                     break
@@ -271,10 +274,20 @@ class Purse:
 
     def allows_retry(self, reservation: Reservation) -> bool:
         """Whether the budget covers a retry, in addition to the uncounted attempts so far."""
-        reservation.uncounted += 1
+        self.count_attempt(reservation, 1)
         reservation.lacking = self._lacking(None, calls=0, closing=True)
-        reservation.uncounted -= 1
+        self.count_attempt(reservation, -1)
         return reservation.lacking is None
+
+    def count_attempt(self, reservation: Reservation, change: int) -> None:
+        """Count one more attempt that the provider may charge for, or one less."""
+        before = reservation.attempts
+        reservation.uncounted += change
+        self._hold(reservation, reservation.attempts - before)
+
+    def _hold(self, reservation: Reservation, attempts: int) -> None:
+        self._reserved_tokens += attempts * reservation.tokens
+        self._reserved_cost += attempts * reservation.cost
 
     def settle(
         self, reservation: Reservation, record: CallRecord | None, *, is_several: bool = False
@@ -288,6 +301,9 @@ class Purse:
             is_several: Whether the model routes to several: the one that answered is charged.
         """
         self._reserved.remove(reservation)
+        self._hold(reservation, -reservation.attempts)
+        if not self._reserved:
+            self._reserved_cost = 0.0  # without rounding errors
         answered = record is not None and record.error is None
         usage = record.usage if record is not None and answered else Usage()
         answering = record.model if record is not None and answered else reservation.model
@@ -347,16 +363,14 @@ class Purse:
             0 if closing else self._closing_calls
         ):
             return "budget_calls"
-        held = self._reserved if wanted is None else [*self._reserved, wanted]
         if budget.max_tokens is not None:
-            tokens = self._tokens + sum(each.tokens * each.attempts for each in held)
+            tokens = self._tokens + self._reserved_tokens + (0 if wanted is None else wanted.tokens)
             if tokens > budget.max_tokens - (0 if closing else self._closing_tokens):
                 return "budget_tokens"
-        if (
-            budget.max_cost is not None
-            and self._cost + sum(each.cost * each.attempts for each in held) > budget.max_cost
-        ):
-            return "budget_cost"
+        if budget.max_cost is not None:
+            cost = self._cost + self._reserved_cost + (0.0 if wanted is None else wanted.cost)
+            if cost > budget.max_cost:
+                return "budget_cost"
         left = self.seconds_left()
         return "budget_seconds" if left is not None and left <= 0 else None
 

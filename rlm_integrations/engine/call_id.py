@@ -1,6 +1,6 @@
 """The identities of the calls and blocks that a journal records."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 # The letter in a path of each function that calls models; other functions have their full names
@@ -52,7 +52,11 @@ class CallId:
 
     def item(self, *position: int) -> "CallId":
         """The identity of one prompt or task of the call."""
-        return replace(self, items=(*self.items, *position))
+        # Not `replace`, which takes five times as long
+        return CallId(
+            *(self.run, self.block, self.function, self.digest, self.occurrence),
+            items=(*self.items, *position),
+        )
 
     @property
     def path(self) -> str:

@@ -2,22 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rlm_integrations._concurrency.deadlines import end_after
 from rlm_integrations.engine.budget import BudgetSpentError, Charge, Exhausted, Purse
 from rlm_integrations.engine.call_id import CallId
 from rlm_integrations.engine.clock import RunClock
 from rlm_integrations.engine.journal import Answer, Journal, keep_answer, wait_if_ended
-from rlm_integrations.engine.metered import MeteredLM
+from rlm_integrations.engine.metered import MeteredCall
 from rlm_integrations.engine.prompt_size import PromptMeter
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.events import CallReplayed, Emitter, new_id
 from rlm_integrations.lm.asker import ModelCaller
-from rlm_integrations.lm.base import LM, SeveralModels
-from rlm_integrations.lm.limiter import Limiter, limiter_of
+from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.reply_cache import CachedCalls, digest_prompt
 from rlm_integrations.records import BOUND, CallRecord, LLMError, Request
 
@@ -79,17 +79,14 @@ class ModelCalls:
 
         If the budget cannot cover the call, the record holds an `LLMError` of type "budget".
         """
+        if self._journal is None and self._cache is None:
+            return (await self._answer(call, lm, request, parent)).record
         prompt, key = await self._identify(lm, request)
         if (known := self._recorded(call, lm, request, prompt, parent)) is not None:
             return known
         answer = await self._cached(call, lm, request, key, parent)
         if answer is None:
-            meter = PromptMeter()
-            try:
-                answer = ModelAnswer(*await self._ask_in_time(call, lm, request, parent, meter))
-            except BudgetSpentError as spent:
-                record = self._unanswered(lm, request, spent, parent)
-                answer = ModelAnswer(record, spent.charge, self._purse.spent_out)
+            answer = await self._answer(call, lm, request, parent)
         await self._keep(call, answer, prompt, key)
         return answer.record
 
@@ -122,12 +119,11 @@ class ModelCalls:
             answer = await self._cached(call, lm, request, key, parent)
             if answer is None:
                 is_root = request.depth == 0
+                asking = self._ask(
+                    call, lm, request, parent, meter, closing=closing, is_root=is_root
+                )
                 try:
-                    answer = ModelAnswer(
-                        *await self._ask_in_time(
-                            call, lm, request, parent, meter, closing=closing, is_root=is_root
-                        )
-                    )
+                    answer = await self._in_time(asking)
                 except BudgetSpentError as spent:
                     self._unanswered(lm, request, spent, parent)
                     raise
@@ -249,21 +245,21 @@ class ModelCalls:
         now = time.monotonic()
         return CallRecord(reply=LLMError("budget", str(spent)), model=lm.name, start=now, end=now)
 
-    async def _ask_in_time(
-        self,
-        call: CallId,
-        lm: LM,
-        request: Request,
-        parent: str,
-        meter: PromptMeter,
-        *,
-        closing: bool = False,
-        is_root: bool = False,
-    ) -> tuple[CallRecord, Charge]:
+    async def _answer(self, call: CallId, lm: LM, request: Request, parent: str) -> ModelAnswer:
+        """The answer of a call of code, also if the budget does not cover it."""
+        try:
+            return await self._in_time(self._ask(call, lm, request, parent, PromptMeter()))
+        except BudgetSpentError as spent:
+            record = self._unanswered(lm, request, spent, parent)
+            return ModelAnswer(record, spent.charge, self._purse.spent_out)
+
+    def _in_time(self, asking: Coroutine[Any, Any, ModelAnswer]) -> Awaitable[ModelAnswer]:
         left = self._purse.seconds_left()
-        asking = self._ask(call, lm, request, parent, meter, closing=closing, is_root=is_root)
-        if left is None:  # the common case, without the cost of a timeout
-            return await asking
+        return asking if left is None else self._ended_after(left, asking)
+
+    async def _ended_after(
+        self, left: float, asking: Coroutine[Any, Any, ModelAnswer]
+    ) -> ModelAnswer:
         try:
             async with asyncio.timeout(None) as timeout:
                 end_after(timeout, left)
@@ -282,9 +278,9 @@ class ModelCalls:
         parent: str,
         meter: PromptMeter,
         *,
-        closing: bool,
-        is_root: bool,
-    ) -> tuple[CallRecord, Charge]:
+        closing: bool = False,
+        is_root: bool = False,
+    ) -> ModelAnswer:
         purse = self._purse
         tokens = await meter.most_tokens(request.messages) if purse.limits_replies else 0
         own = getattr(lm, "reply_tokens", None)
@@ -292,20 +288,22 @@ class ModelCalls:
             tokens, lm.name, request.depth, closing=closing, is_root=is_root, own_limit=own
         )
         record: CallRecord | None = None
+        caller = self._caller(lm, parent)
         try:
-            await wait_if_ended(self._journal)
+            if self._journal is not None:
+                await wait_if_ended(self._journal)
             async with self._slots:
                 if purse.limits_replies:
                     most = reservation.reply_tokens  # so that the call stays within it
                     bounded = replace(
                         request, params={**request.params, BOUND: most}, reply_tokens=most
                     )
-                    metered = MeteredLM(lm, purse, reservation)
-                    record = await self._new_caller(metered, limiter_of(lm), parent).ask(bounded)
+                    metered = MeteredCall(lm, purse, reservation)
+                    record = await caller.ask(bounded, complete=metered.complete)
                 else:
-                    record = await self._caller(lm, parent).ask(request)
+                    record = await caller.ask(request)
         finally:
-            several = isinstance(lm, SeveralModels) and lm.is_several
+            several = getattr(lm, "is_several", False)  # a `SeveralModels`, without its slow check
             charge = purse.settle(reservation, record, is_several=several)
             self._note(call.run, charge)
         if reservation.lacking is not None:
@@ -315,21 +313,17 @@ class ModelCalls:
                 was_asked=True,
                 charge=charge,
             )
-        return record, charge
+        return ModelAnswer(record, charge)
 
     def _caller(self, lm: LM, parent: str) -> ModelCaller:
         key = (id(lm), parent)
-        if key not in self._callers:
-            self._callers[key] = self._new_caller(lm, limiter_of(lm), parent)
-        return self._callers[key]
-
-    def _new_caller(self, lm: LM, limiter: Limiter, parent: str) -> ModelCaller:
-        return ModelCaller(
-            lm,
-            group=self._run_id,
-            limiter=limiter,
-            retry=self._settings.retry,
-            timeout=self._settings.limits.call_seconds,
-            emit=self._emit,
-            parent=parent,
-        )
+        if (caller := self._callers.get(key)) is None:
+            caller = self._callers[key] = ModelCaller(
+                lm,
+                group=self._run_id,
+                retry=self._settings.retry,
+                timeout=self._settings.limits.call_seconds,
+                emit=self._emit,
+                parent=parent,
+            )
+        return caller

@@ -90,6 +90,7 @@ class SubCalls:
         """
         replies: list[str] = [""] * len(items)
         records: dict[int, CallRecord] = {}
+        under_way: dict[int, float] = {}  # when each call began
         notebook, most = call.notebook, self._tree.settings.limits.prompt_chars
         make = fill or _as_it_is
 
@@ -105,11 +106,12 @@ class SubCalls:
             if refused is not None:
                 replies[number] = refused
             else:
-                begun = time.monotonic()
-                records[number] = _cancelled(lm, begun)  # replaced when the call ends
-                records[number] = await self._ask(call, lm, prompt, ids(number), parent)
-                replies[number] = records[number].reply
-                notebook.cut += getattr(replies[number], "truncated", False)
+                under_way[number] = time.monotonic()
+                record = await self._ask(call, lm, prompt, ids(number), parent)
+                del under_way[number]
+                records[number] = record
+                replies[number] = record.reply
+                notebook.cut += getattr(record.reply, "truncated", False)
             on_reply(number, replies[number])
             progress(replies[number])
 
@@ -127,6 +129,8 @@ class SubCalls:
                 notebook.unfinished[prompt] = reply
             raise
         finally:
+            for number, begun in under_way.items():
+                records[number] = _cancelled(lm, begun)
             if records:
                 await notebook.note_despite_cancel(
                     self._note_calls(call, ids, items, make, records)
@@ -213,7 +217,8 @@ class SubCalls:
         if self.closed:
             self.refused = True
             return self._tree.models.refuse(lm, request, self.closed, parent=parent)
-        await call.wait_if_missing(id_)
+        if self._tree.journal is not None:
+            await call.wait_if_missing(id_)
         if self.is_withdrawn:
             await asyncio.get_running_loop().create_future()  # until the block ends, soon
         return await self._tree.models.ask(id_, lm, request, parent=parent)

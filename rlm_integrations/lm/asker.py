@@ -6,8 +6,7 @@ Single calls and batches alike go through it.
 import asyncio
 import random
 import time
-from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, fields, replace
 
 from rlm_integrations._concurrency.deadlines import end_after, sleep
@@ -26,6 +25,8 @@ from rlm_integrations.lm.base import LM, Prepared
 from rlm_integrations.lm.limiter import Limiter, Verdict, limiter_of
 from rlm_integrations.lm.tokens import credible
 from rlm_integrations.records import CallRecord, Completion, LLMError, LLMReply, Request
+
+Complete = Callable[[Request], Awaitable[Completion]]
 
 # The types of `ModelError` by which a provider reports overload
 REFUSALS = frozenset({"overloaded", "rate_limit"})
@@ -114,6 +115,8 @@ class ModelCaller:
         parent: str | None = None,
     ) -> None:
         self.lm = lm
+        # Checked once: comparing with a protocol takes microseconds
+        self._prepare = lm.prepare if isinstance(lm, Prepared) else None
         self._group = object() if group is None else group
         self._limiter = limiter_of(lm) if limiter is None else limiter
         self._retry = retry or Retry()
@@ -122,15 +125,20 @@ class ModelCaller:
         self._parent = parent
         self._version = self._limiter.version  # of the limiter, as last reported
 
-    async def ask(self, request: Request) -> CallRecord:
+    async def ask(self, request: Request, *, complete: Complete | None = None) -> CallRecord:
         """Make the call, and return its record; a failure is a value too.
 
         Only cancellation is raised, and ends the retries.
+
+        Args:
+            request: The request.
+            complete: Makes each attempt; by default, `complete` of the model.
         """
+        complete = complete or self.lm.complete
         call = self._start(request)
         try:
             while True:
-                result = await self._attempt(request, call)
+                result = await self._attempt(request, call, complete)
                 if isinstance(result, Completion):
                     return self._end(call, result)
                 delay = self._delay(result, call)
@@ -151,9 +159,11 @@ class ModelCaller:
         """The record of a call that cannot be made, with its events."""
         return self._end(self._start(request), error)
 
-    async def _attempt(self, request: Request, call: "_PendingCall") -> Completion | ModelError:
-        if (unprepared := await self._prepared()) is not None:
-            return unprepared
+    async def _attempt(
+        self, request: Request, call: "_PendingCall", complete: Complete
+    ) -> Completion | ModelError:
+        if self._prepare is not None and (error := await self._failure_of(self._prepare)):
+            return error
         asked = time.monotonic()
         try:
             slot = await self._limiter.acquire(self._group, patience=self._retry.seconds)
@@ -166,7 +176,7 @@ class ModelCaller:
         verdict: Verdict = "other"
         retry_after = None
         try:
-            result = await self._complete(request)
+            result = await self._complete(request, complete)
             if isinstance(result, Completion):
                 verdict = "answered"
             elif result.type in REFUSALS:
@@ -176,11 +186,10 @@ class ModelCaller:
             self._limiter.release(slot, verdict, retry_after=retry_after)
             self._report_limiter()
 
-    async def _prepared(self) -> ModelError | None:
+    async def _failure_of(self, prepare: Callable[[], Awaitable[None]]) -> ModelError | None:
         """Let the model prepare itself outside of the call's time; the error, if that failed."""
         try:
-            if isinstance(self.lm, Prepared):
-                await self.lm.prepare()
+            await prepare()
         except ModelError as error:
             return error
         except Exception as error:  # noqa: BLE001 - as in `_complete`
@@ -189,16 +198,19 @@ class ModelCaller:
             )
         return None
 
-    async def _complete(self, request: Request) -> Completion | ModelError:
+    async def _complete(self, request: Request, complete: Complete) -> Completion | ModelError:
         """The completion, or the error of one attempt.
 
         Any exception raised by the model becomes a value, because it concerns this call only.
         """
         name = self.lm.name
         try:
-            async with asyncio.timeout(None) as timeout:
-                end_after(timeout, self._timeout)
-                completion = await self.lm.complete(request)
+            if self._timeout is None:
+                completion = await complete(request)
+            else:
+                async with asyncio.timeout(None) as timeout:
+                    end_after(timeout, self._timeout)
+                    completion = await complete(request)
         except ModelError as error:
             return error
         except TimeoutError as error:
@@ -220,10 +232,11 @@ class ModelCaller:
 
     def _delay(self, error: ModelError, call: "_PendingCall") -> float | None:
         kind = _RETRY_KINDS.get(error.type, "failures")
-        delay = self._retry.delay(kind, call.made[kind]) if error.retryable else None
+        made = call.made.get(kind, 0)
+        delay = self._retry.delay(kind, made) if error.retryable else None
         if delay is None:
             return None
-        call.made[kind] += 1
+        call.made[kind] = made + 1
         delay = max(delay, error.retry_after or 0.0)
         return delay if time.monotonic() - call.start + delay < self._retry.seconds else None
 
@@ -308,7 +321,7 @@ class _PendingCall:
 
     def __init__(self, id_: str) -> None:
         self.id = id_
-        self.made: Counter[str] = Counter()  # retries by kind of failure
+        self.made: dict[str, int] = {}  # retries by kind of failure
         self.retries = 0
         self.start = 0.0  # when the first attempt began
         self.waited = 0.0

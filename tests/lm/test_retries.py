@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from rlm_integrations import RLM, OpenAILM, Retry, llm_batch
-from rlm_integrations.engine.metered import MeteredLM
 from rlm_integrations.errors import InputError
 from rlm_integrations.events import CallRetried, Event
 from rlm_integrations.records import Completion, Request
@@ -102,9 +101,3 @@ async def test_half_of_a_surrogate_pair_in_a_question_is_refused() -> None:
         InputError, match="the question has half of a surrogate pair at character 5"
     ):
         await RLM(Scripted()).acompletion("What \ud83d?", "a text")
-
-
-def test_a_metered_model_is_a_model() -> None:
-    """A model wrapped for a budget keeps its name and context window."""
-    lm = MeteredLM(Scripted(name="m"), None, None)  # type: ignore[arg-type]
-    assert (lm.name, lm.context_window) == ("m", None)
