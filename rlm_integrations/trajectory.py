@@ -21,8 +21,8 @@ class Citation:
         metadata: The metadata of the source.
         ambiguous: Whether the place was found by its quote, and the quote occurs more than once;
             the first place is given.
-        location: The name or file of the source, and the line on which the place begins, such as
-            `app.py:120`; "" for a text without a name.
+        location: The name or file of the source, and where in it the place begins, as people say
+            it: `app.py:120`, `report.pdf p. 12`, `data.csv row 14`; "" for a text without a name.
     """
 
     source: str

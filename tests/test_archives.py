@@ -20,12 +20,12 @@ FILES = {
     "docs/b.md": b"# B\n",
     "a.txt": "für".encode(),
     "logo": b"\0\1",
-    "x.pdf": b"%PDF-1.7",
+    "pdf": b"%PDF-1.7",
     "latin": b"caf\xe9",
     "node_modules/x.js": b"x",
     "docs/.env": b"KEY=1",
 }
-LEFT_OUT = {"logo": "binary", "x.pdf": "binary", "latin": "not utf-8"}
+LEFT_OUT = {"logo": "binary", "pdf": "binary", "latin": "not utf-8"}
 
 
 def zipped(path: Path) -> None:

@@ -34,9 +34,9 @@ from tests.standin import Fault, StandIn, serve_in_thread
 __all__ = ["bare_environment", "run", "server"]  # fixtures
 
 
-def write_pdf() -> Path:
-    Path("x.pdf").write_bytes(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj")
-    return Path("x.pdf")
+def write_renamed_pdf() -> Path:
+    Path("x.txt").write_bytes(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj")
+    return Path("x.txt")
 
 
 def write_gzip() -> Path:
@@ -49,22 +49,22 @@ def write_renamed_gzip() -> Path:
     return write_gzip().rename("x.txt")
 
 
-def write_docx() -> Path:
-    with zipfile.ZipFile("x.docx", "w") as file:
-        file.writestr("word/document.xml", FACT)
-    return Path("x.docx")
+def write_xlsx() -> Path:
+    with zipfile.ZipFile("x.xlsx", "w") as file:
+        file.writestr("xl/workbook.xml", FACT)
+    return Path("x.xlsx")
 
 
 @pytest.mark.parametrize("errors", [[], ["--errors", "replace"]])
 @pytest.mark.parametrize(
     ("write", "told"),
     [
-        (write_pdf, "'x.pdf' is a PDF, not text: extract its text first"),
+        (write_renamed_pdf, "'x.txt' is a PDF, not text: give it a name that ends with .pdf"),
         (
             write_renamed_gzip,
             "'x.txt' is gzip-compressed, not text: unpack it first, for example with gunzip",
         ),
-        (write_docx, "'x.docx' is a zip archive, as docx, xlsx, odt and epub files are, not text"),
+        (write_xlsx, "'x.xlsx' is a zip archive, as xlsx, pptx and odt files are, not text"),
     ],
 )
 def test_a_binary_file_is_reported_as_such(

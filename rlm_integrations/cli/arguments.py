@@ -93,7 +93,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="FILE … QUESTION",
-        help="text files, folders, pipes such as <(…), '-' for stdin, and last the question",
+        help="files, folders, pipes such as <(…), '-' for stdin, and last the question",
     )
 
 

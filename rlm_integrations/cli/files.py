@@ -94,7 +94,7 @@ def _document(file: str, encoding: str, errors: str) -> object:
         return path  # reading it raises the error that names the reason
     if not stat.S_ISFIFO(mode):
         return path
-    from rlm_integrations.corpus.documents import SourceDocument
+    from rlm_integrations.corpus.source_document import SourceDocument
 
     text = _decode(path.read_bytes(), repr(file), encoding, errors)
     return SourceDocument(text, {"file": path.name}, label=path.name)

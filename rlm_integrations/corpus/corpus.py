@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, Self, TypeVar
 
 from rlm_integrations._concurrency.work import spend
+from rlm_integrations.corpus.document_reader import DocumentReader
 from rlm_integrations.corpus.documents import check_encoding, documents, read_all
 from rlm_integrations.corpus.fixed_width import Memory, StoredText, Writer
 from rlm_integrations.corpus.folder import count_reasons, describe_left_out
@@ -21,6 +22,7 @@ from rlm_integrations.corpus.origins import OriginsBuilder, SpanOrigin, length_o
 from rlm_integrations.corpus.places import Place, read_together
 from rlm_integrations.corpus.source import Source
 from rlm_integrations.errors import ContextError, InputError
+from rlm_integrations.extraction.extractor import Extractor
 from rlm_integrations.records import SpanRef
 
 T = TypeVar("T")
@@ -100,9 +102,9 @@ class Corpus:
         is_named = False
         sources: list[Source] = []
         places = []
-        with Memory() as memory:
-            read = read_all(each_document, Writer(memory), encoding, errors, not_text)
-            for document, run, sha256 in read:
+        with Memory() as memory, Extractor() as extractor:
+            reader = DocumentReader(Writer(memory), extractor, encoding, errors)
+            for document, run, sha256 in read_all(each_document, reader, not_text):
                 places.append(Place(run, 0, run.length))
                 sources.append(document.source(len(sources), places[-1], sha256))
                 is_named = is_named or document.name is not None

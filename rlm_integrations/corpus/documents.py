@@ -4,79 +4,23 @@ import os
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from io import IOBase
 from pathlib import Path
 from typing import Any, Final
 
-from rlm_integrations.corpus.archives import Unpack, members, unpack_text, unpacked_name, unpacker
-from rlm_integrations.corpus.fixed_width import StoredText, Writer
+from rlm_integrations.corpus.archives import Unpack, members, unpacked_name, unpacker
+from rlm_integrations.corpus.document_reader import DocumentReader
+from rlm_integrations.corpus.fixed_width import StoredText
 from rlm_integrations.corpus.folder import MAX_FOLDER_BYTES, Folder
-from rlm_integrations.corpus.places import Place
-from rlm_integrations.corpus.reading import decode_member, read_file
-from rlm_integrations.corpus.source import Source, is_name
-from rlm_integrations.errors import ContextError
+from rlm_integrations.corpus.layout import Layout
+from rlm_integrations.corpus.source import is_name
+from rlm_integrations.corpus.source_document import SourceDocument
+from rlm_integrations.errors import ContextError, MissingExtraError
 from rlm_integrations.records import undecodable
 
 # Integers with more bits become hexadecimal: Python writes at most 4,300 decimal digits.
 _MAX_DECIMAL_BITS: Final = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class SourceDocument:
-    """A document before it is read.
-
-    Attributes:
-        content: The text, the bytes of a file, or the path of the file.
-        metadata: In JSON's types.
-        id: The document's own id, or None.
-        hidden: The keys of `metadata` that no model may see.
-        name: The key of a named text, or None.
-        label: The name by which people know it: its key, or the name of its file. None for others.
-        is_optional: Whether it is left out if it is not text, as the files of a folder are.
-    """
-
-    content: str | bytes | os.PathLike[Any]
-    metadata: dict[str, Any] = field(default_factory=dict)
-    id: str | None = None
-    hidden: frozenset[str] = frozenset()
-    name: str | None = None
-    label: str | None = None
-    is_optional: bool = False
-
-    def source(self, number: int, place: Place, sha256: str) -> Source:
-        """Its properties as source number `number` of a corpus, with its text at this place."""
-        return Source.of_place(
-            number,
-            place,
-            sha256,
-            metadata=self.metadata,
-            document_id=self.id,
-            hidden=self.hidden,
-            name=self.name,
-            label=self.label,
-        )
-
-    def read(self, writer: Writer, encoding: str, errors: str) -> tuple[StoredText, str]:
-        """The text at fixed width, written with `writer` unless it is read in place, and the
-        SHA-256 of its UTF-8 bytes.
-
-        Raises:
-            NotTextError: The file is not text.
-            ContextError: It cannot be read.
-        """
-        if isinstance(self.content, bytes):
-            writer.append(decode_member(self.content, self.name or "", encoding, errors))
-            return writer.finish()
-        if not isinstance(self.content, str):
-            path = os.fsdecode(self.content)
-            if unpacked_name(path) is not None and not self.is_optional:
-                data = unpack_text(Path(path))
-                writer.append(decode_member(data, path, encoding, errors))
-                return writer.finish()
-            return read_file(path, writer, encoding, errors, checks_zeros=self.is_optional)
-        writer.append(self.content)
-        return writer.finish()
 
 
 def check_encoding(encoding: str, errors: str) -> None:
@@ -109,9 +53,28 @@ def read_document(thing: object) -> SourceDocument | None:
     if not isinstance(text, str):
         return None
     own_id = getattr(thing, "id_", None) or getattr(thing, "id", None)
+    known, hidden = json_safe(metadata), _hidden(thing)
     return SourceDocument(
-        text, json_safe(metadata), None if own_id is None else str(own_id), _hidden(thing)
+        text,
+        known,
+        None if own_id is None else str(own_id),
+        hidden,
+        label=(label := _page_of(known, hidden)),
+        layout=None if label is None else Layout("part"),
     )
+
+
+def _page_of(metadata: Mapping[str, Any], hidden: frozenset[str]) -> str | None:
+    """The page that a document of a framework is, if its loader says so; its own lines are not
+    those of the file. The key `page` alone counts from 0 or from 1.
+    """
+    seen = {key: value for key, value in metadata.items() if key not in hidden}
+    file = seen.get("file_name") or seen.get("source")
+    page = seen.get("page_label") or seen.get("page_number")
+    if not isinstance(file, str) or not isinstance(page, str | int):
+        return None
+    label = f"{Path(file).name} p. {page}"
+    return label if is_name(label) else None
 
 
 def _hidden(thing: object) -> frozenset[str]:
@@ -148,13 +111,9 @@ def documents(context: object, left_out: dict[str, str]) -> tuple[Iterator[Sourc
 
 
 def read_all(
-    each_document: Iterable[SourceDocument],
-    writer: Writer,
-    encoding: str,
-    errors: str,
-    left_out: dict[str, str],
+    each_document: Iterable[SourceDocument], reader: DocumentReader, left_out: dict[str, str]
 ) -> Iterator[tuple[SourceDocument, StoredText, str]]:
-    """The documents with what `SourceDocument.read` returns. Optional ones that cannot be read are
+    """What `DocumentReader.read` returns for each document. Optional ones that cannot be read are
     left out.
 
     Raises:
@@ -162,14 +121,18 @@ def read_all(
     """
     for document in each_document:
         try:
-            run, sha256 = document.read(writer, encoding, errors)
-        except ContextError as error:
+            found = reader.read(document)
+        except (ContextError, MissingExtraError) as error:
             if not document.is_optional:
                 raise
-            writer.finish()  # the next text begins after what was written
-            left_out[document.name or ""] = getattr(error, "reason", "unreadable")
+            reader.writer.finish()  # the next text begins after what was written
+            left_out[document.name or ""] = (
+                f"needs rlm-integrations[{error.extra}]"
+                if isinstance(error, MissingExtraError)
+                else getattr(error, "reason", "unreadable")
+            )
         else:
-            yield document, run, sha256
+            yield found
 
 
 def _items(context: Iterable[Any]) -> Iterator[SourceDocument]:
@@ -202,7 +165,7 @@ def _each_named(texts: Mapping[Any, Any], left_out: dict[str, str]) -> Iterator[
         found = read_document(item)
         if found is None:
             raise ContextError(f"{name!r} of the context is {_described(item)}")
-        yield replace(found, name=str(name), label=str(name))
+        yield replace(found, name=str(name), label=str(name), layout=None)
 
 
 def _described(thing: object) -> str:

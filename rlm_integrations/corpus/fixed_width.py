@@ -113,6 +113,12 @@ class Memory:
                 fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL,
             )
 
+    def write(self, data: bytes, offset: int = 0) -> None:
+        """Write bytes at this offset."""
+        done = os.pwrite(self.fd, data, offset)
+        while done < len(data):
+            done += os.pwrite(self.fd, data[done:], offset + done)
+
     def opened(self) -> AbstractContextManager[int]:
         """The descriptor, which stays open as long as this object is referenced."""
         return nullcontext(self.fd)
@@ -294,7 +300,7 @@ class Writer:
             self._widen(WIDTHS[kind])
         elif WIDTHS[kind] < self._width:
             data = encode_fixed(part, self._width)
-        self._write(data, self._end)
+        self._memory.write(data, self._end)
         self._length += len(part)
         self._end += len(data)
 
@@ -307,14 +313,9 @@ class Writer:
             text = decode_fixed(
                 read_exactly(self._memory.fd, count, self._start + start * self._width), self._width
             )
-            self._write(encode_fixed(text, width), self._start + start * width)
+            self._memory.write(encode_fixed(text, width), self._start + start * width)
         self._width = width
         self._end = self._start + self._length * width
-
-    def _write(self, data: bytes, offset: int) -> None:
-        done = os.pwrite(self._memory.fd, data, offset)
-        while done < len(data):
-            done += os.pwrite(self._memory.fd, data[done:], offset + done)
 
     def finish(self) -> tuple[StoredText, str]:
         """The text, and the SHA-256 of its UTF-8 bytes. The next `append` begins another text."""

@@ -18,6 +18,7 @@ from rlm_integrations.corpus.fixed_width import (
     open_regular,
 )
 from rlm_integrations.errors import ContextError
+from rlm_integrations.extraction.extractor import NotTextError
 
 _STEP: Final = 4 * BLOCK
 _ZEROS_SEARCHED: Final = 8_192  # bytes
@@ -26,18 +27,6 @@ _ZEROS_SEARCHED: Final = 8_192  # bytes
 COPIED: Final = 64 << 20
 # Encodings in which every byte below 128 is that ASCII character, wherever it is.
 _ASCII_COMPATIBLE: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
-
-
-class NotTextError(ContextError):
-    """A file is not text.
-
-    Attributes:
-        reason: In a few words, without its path.
-    """
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 def read_file(
@@ -152,14 +141,14 @@ def _decoded(
 
 
 _FORMATS: Final = {  # by their first bytes
-    b"%PDF-": ("a PDF", "extract its text first, for example with pdftotext"),
+    b"%PDF-": ("a PDF", "give it a name that ends with .pdf"),
     b"\x1f\x8b": ("gzip-compressed", "unpack it first, for example with gunzip"),
     b"BZh91AY&SY": ("bzip2-compressed", "unpack it first, for example with bunzip2"),
     b"\xfd7zXZ": ("xz-compressed", "unpack it first, for example with unxz"),
     b"(\xb5/\xfd": ("zstd-compressed", "unpack it first, for example with unzstd"),
     b"7z\xbc\xaf": ("a 7z archive", "unpack it first, and take the files in it"),
     b"PK\x03\x04": (
-        "a zip archive, as docx, xlsx, odt and epub files are",
+        "a zip archive, as xlsx, pptx and odt files are",
         "unpack it, or save the document as plain text first",
     ),
     b"\xd0\xcf\x11\xe0": ("a document of an old Office version", "save it as plain text first"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 from rlm_integrations.corpus.fixed_width import MAXCHARS, WIDTHS
+from rlm_integrations.corpus.layout import Layout
 from rlm_integrations.corpus.places import Place
 
 _EMPTY: Final[Mapping[str, Any]] = {}
@@ -36,6 +37,7 @@ class Source:
         hidden: The keys of `metadata` that `context_metadata` omits: no model may see them.
         label: The name by which people know the text: its key, or the name of its file. None for
             others.
+        layout: What its places are called; None if they are lines.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Source:
     document_id: str | None = None
     hidden: frozenset[str] = frozenset()
     label: str | None = None
+    layout: Layout | None = None
 
     @classmethod
     def of_place(
@@ -59,18 +62,22 @@ class Source:
         hidden: frozenset[str] = frozenset(),
         name: str | None = None,
         label: str | None = None,
+        layout: Layout | None = None,
     ) -> Self:
         """The source number `number` of a corpus, whose text is at this place."""
         maxchar = MAXCHARS[place.run.widest(place.start, place.end)]
         length = place.end - place.start
         name = f"context_{number}" if name is None else name
-        return cls(name, length, sha256, maxchar, metadata, document_id, hidden, label)
+        return cls(name, length, sha256, maxchar, metadata, document_id, hidden, label, layout)
 
     def cut(self, name: str, place: Place, sha256: str) -> "Source":
         """The properties of a part of this source."""
         maxchar = MAXCHARS[place.run.widest(place.start, place.end)]
         length = place.end - place.start
-        return replace(self, name=name, length=length, sha256=sha256, maxchar=maxchar)
+        layout = self.layout if length == self.length else None  # places are looked up in the root
+        return replace(
+            self, name=name, length=length, sha256=sha256, maxchar=maxchar, layout=layout
+        )
 
     @property
     def described(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.locations import locate_lines
+from rlm_integrations.corpus.locations import find_locations
 from rlm_integrations.corpus.quotes import has_words_between, locate_quote
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.records import SpanRef
@@ -108,7 +108,7 @@ class _Check:
 
     def _located(self) -> list[Citation]:
         try:
-            found = locate_lines(self._root, self._numbers)
+            found = find_locations(self._root, self._numbers)
         except ContextError:  # a file changed after it was cited: its lines are unknown
             found = {}
         pairs = zip(self._numbers, self._verified.citations, strict=True)

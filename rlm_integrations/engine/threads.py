@@ -92,12 +92,20 @@ class TreeThreads:
 async def build_corpus(make: Callable[P, Corpus], *args: P.args, **kwargs: P.kwargs) -> Corpus:
     """Build the corpus of a user's context, off the event loop.
 
-    If the wait is cancelled, the corpus is closed as soon as it is built.
+    If the wait is cancelled, the work stops at its next step; a corpus that is built all the same
+    is closed.
     """
-    making = runtime.threads("opening", 4).submit(make, *args, **kwargs)
+    work = Work()
+
+    def within() -> Corpus:
+        with work.under_way():
+            return make(*args, **kwargs)
+
+    making = runtime.threads("opening", 4).submit(within)
     try:
         return await asyncio.wrap_future(making)
     except asyncio.CancelledError:
+        work.stop()
         making.add_done_callback(close_made)
         raise
 

@@ -17,7 +17,7 @@ from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations._concurrency.runtime import close_apart
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.added_source import AddedSource, label_of, number_in, source_identity
-from rlm_integrations.corpus.documents import SourceDocument
+from rlm_integrations.corpus.source_document import SourceDocument
 from rlm_integrations.errors import InputError
 
 MAX_ASKED_CHARS: Final = 200_000_000  # of one question: they are in memory twice

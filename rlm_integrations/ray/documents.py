@@ -14,7 +14,7 @@ from ray import ObjectRef
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.documents import SourceDocument
+from rlm_integrations.corpus.source_document import SourceDocument
 from rlm_integrations.errors import ContextError
 from rlm_integrations.records import SpanRef
 
@@ -63,6 +63,7 @@ class PackedDocument:
                     source.hidden,
                     source.name if corpus.is_named else None,
                     source.label,
+                    source.layout,
                 ),
             )
             for text, source in zip(texts, corpus.sources, strict=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.documents import SourceDocument
+from rlm_integrations.corpus.layout import Layout
+from rlm_integrations.corpus.source_document import SourceDocument
 from rlm_integrations.errors import DamagedDataError
 from rlm_integrations.storage.lake import Lake
 
@@ -27,6 +28,7 @@ def keep_corpus(lake: Lake, corpus: Corpus) -> tuple[str, list[str]]:
             "hidden": sorted(source.hidden),
             "name": source.name if corpus.is_named else None,
             "label": source.label,
+            "layout": None if source.layout is None else source.layout.to_dict(),
         }
         for source in corpus.sources
     ]
@@ -63,4 +65,5 @@ def _documents(lake: Lake, sources: list[Any]) -> Iterator[SourceDocument]:
             frozenset(source["hidden"]),
             source["name"],
             source["label"],
+            None if source["layout"] is None else Layout.from_dict(source["layout"]),
         )

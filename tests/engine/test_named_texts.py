@@ -6,7 +6,7 @@ import pytest
 
 from rlm_integrations import RLM
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.locations import locate_lines
+from rlm_integrations.corpus.locations import find_locations
 from rlm_integrations.errors import InputError
 from rlm_integrations.records import SpanRef
 from rlm_integrations.result import RLMResult
@@ -105,8 +105,8 @@ def test_lines_are_counted_across_steps(monkeypatch: pytest.MonkeyPatch) -> None
     text = "".join(f"line {number}\n" for number in range(1, 60))
     spans = [SpanRef("a", at, at + 4) for at in (0, text.index("line 2"), text.index("line 59"))]
     with Corpus.build({"a": text}) as corpus, Corpus.build(text) as plain:
-        assert [*locate_lines(corpus, spans).values()] == ["a:1", "a:2", "a:59"]
-        assert locate_lines(plain, [SpanRef("context_0", 0, 1)]) == {}
+        assert [*find_locations(corpus, spans).values()] == ["a:1", "a:2", "a:59"]
+        assert find_locations(plain, [SpanRef("context_0", 0, 1)]) == {}
 
 
 async def test_grep_finds_lines_with_their_spans(tmp_path: Path) -> None:

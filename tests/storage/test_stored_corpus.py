@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rlm_integrations.corpus import Corpus
-from rlm_integrations.corpus.documents import SourceDocument
+from rlm_integrations.corpus.source_document import SourceDocument
 from rlm_integrations.errors import DamagedDataError
 from rlm_integrations.storage.files import LocalFiles
 from rlm_integrations.storage.lake import Lake
