@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rlm_integrations.coverage import Coverage
     from rlm_integrations.engine.chat import Chat
     from rlm_integrations.engine.front_types import Context, Model
+    from rlm_integrations.engine.prompts import Prompt
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.errors import (
         BudgetExceededError,
@@ -133,6 +134,7 @@ __all__ = [
     "ModelError",
     "ModelNames",
     "OpenAILM",
+    "Prompt",
     "QueryError",
     "RLMError",
     "RLMResult",
@@ -173,6 +175,7 @@ _HOMES = {
     "coverage": ["Coverage"],
     "engine.chat": ["Chat"],
     "engine.front_types": ["Context", "Model"],
+    "engine.prompts": ["Prompt"],
     "engine.rlm": ["RLM"],
     "errors": [
         "BudgetExceededError",

@@ -198,6 +198,24 @@ def quote_value(value: object) -> str:
     )
 
 
+def check_text(name: str, value: object) -> str:
+    """The value, if it is a string that is not empty and is valid Unicode.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{name} must be a string that is not empty, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{name} has half of a surrogate pair at character {error.start}, "
+            "which is not valid Unicode"
+        ) from None
+    return value
+
+
 def check_count(name: str, value: object, *, most: int | None = None) -> int:
     """The value, if it is an integer of at least 1.
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import rlm_integrations
 from rlm_integrations import coverage, errors, events, records, result, run_setup, spending
+from rlm_integrations.engine.prompts import Prompt
 from rlm_integrations.lm.asker import Retry
 
 PAGE = Path(rlm_integrations.__file__).parent / "REFERENCE.md"
+_DEFAULT_CHARS = 80  # longer defaults are not shown
 _BASE = {each.name for each in fields(events.Event)}
 
 TYPES = """## Types
@@ -27,7 +29,7 @@ TYPES = """## Types
 | `Corpus` | a context that is read once, by `Corpus.build(context)`, for several runs |
 | `RLM[T]`, `RLMResult[T]` | `T` is the type of answers: `str`, or with `output_type=T` `T \\| None`, or `T` if incomplete runs raise |
 | `Chat` | what `rlm.session(context)` returns |"""
-SETTINGS = [records.Budget, records.Limits, Retry]
+SETTINGS = [records.Budget, records.Limits, Retry, Prompt]
 RECORDS = [
     result.RLMResult,
     result.Iteration,
@@ -129,6 +131,8 @@ def field_meanings(kind: Any) -> Iterator[tuple[str, str]]:
 def _default(each: Field[Any]) -> str:
     if each.default is MISSING:
         return "empty" if inspect.isclass(each.default_factory) else ""
+    if isinstance(each.default, str) and len(each.default) > _DEFAULT_CHARS:
+        return "a text"
     is_count = isinstance(each.default, int) and not isinstance(each.default, bool)
     return f"`{each.default:_}`" if is_count else f"`{each.default!r}`"
 

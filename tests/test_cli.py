@@ -42,6 +42,15 @@ def test_an_answer_with_its_citations(run: Callable[..., Shell]) -> None:
     assert err.splitlines()[-1].startswith("rlm-integrations: final, 3 turns, ")
 
 
+def test_instructions_are_an_option_of_the_run(run: Callable[..., Shell]) -> None:
+    """`--instructions` are the run's; empty ones are refused before any call."""
+    _, out, _ = run("ask", "report.txt", QUESTION, "--instructions", "Be brief.", "--json")
+    assert json.loads(out)["options"]["instructions"] == "Be brief."
+    code, out, err = run("ask", "report.txt", QUESTION, "--instructions", "")
+    assert (code, out) == (2, "")
+    assert "instructions must be a string that is not empty" in err
+
+
 def test_several_files_are_a_list_of_sources(run: Callable[..., Shell]) -> None:
     """Each file is a separate source, in the given order; options may be between them."""
     code, out, _ = run("ask", "other.txt", "--max-calls", "50", "report.txt", QUESTION)

@@ -151,6 +151,8 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     assert printed[0] == f"{SENTENCE}\ncontext_0 {WHERE} {END} {SENTENCE}\n"
     assert "'The dam cost 4,200,000 lire.'" in printed[2]
     assert printed[3] == "Ada Conti\n"
+    assert printed[4:6] == ["", ""]
+    del printed[4:6]  # the prompt's, which print nothing
     assert printed[4].startswith("final 4 ")
     cost = END + 1
     assert printed[5] == f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n"

@@ -151,9 +151,14 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
     )
     run.add_argument(
         "--store-mode",
-        choices=["shared", "none"],
-        default="shared",
-        help="whether the code has a store (%(default)s)",
+        choices=["auto", "shared", "none"],
+        default="auto",
+        help="store for the code; auto: models are told of it from --max-depth 2 on (%(default)s)",
+    )
+    run.add_argument(
+        "--instructions",
+        metavar="TEXT",
+        help="your own words for the system prompt, such as domain and tone",
     )
     run.add_argument(
         "--require-coverage",

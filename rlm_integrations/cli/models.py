@@ -62,6 +62,7 @@ def build_rlm(
         max_depth=options.max_depth,
         max_parallel_calls=options.max_parallel,
         store_mode=options.store_mode,
+        instructions=options.instructions,
         require_coverage=options.require_coverage,
         budget=Budget(
             max_calls=options.max_calls,

@@ -63,6 +63,8 @@ def _rlm(
     setup: "RunSetup", options: argparse.Namespace, storage: "Storage", follower: "Hook | None"
 ) -> "RLM":
     """An RLM with the models and the options that the run began with."""
+    from rlm_integrations._json import read_record
+    from rlm_integrations.engine.prompts import Prompt
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.events import Emitter
     from rlm_integrations.records import Budget
@@ -89,6 +91,8 @@ def _rlm(
             max_depth=stored["max_depth"],
             max_parallel_calls=stored["max_parallel_calls"],
             store_mode=stored["store_mode"],
+            instructions=stored.get("instructions"),
+            prompt=read_record(Prompt | None, stored.get("prompt"), "prompt"),
             budget=Budget(**stored["budget"]),
             sandbox=options.sandbox,
             storage=storage,

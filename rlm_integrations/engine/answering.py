@@ -29,6 +29,7 @@ from rlm_integrations.errors import (
     ModelError,
     SandboxError,
     StorageError,
+    check_text,
 )
 from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted, new_id
 from rlm_integrations.lm import pricing
@@ -330,13 +331,4 @@ def checked_question(given: object) -> str:
     Raises:
         InputError: It is not a string, is empty, or is not valid Unicode.
     """
-    if not isinstance(given, str) or not given.strip():
-        raise InputError(f"the question must be a string that is not empty, not {given!r}")
-    try:
-        given.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"the question has half of a surrogate pair at character {error.start}, "
-            "which is not valid Unicode"
-        ) from None
-    return given
+    return check_text("the question", given)

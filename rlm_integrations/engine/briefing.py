@@ -11,6 +11,7 @@ def system_prompt(tree: Tree, depth: int, typed: AnswerType) -> str:
     """The system prompt of a run at this depth with this type of answer."""
     settings = tree.settings
     return prompts.system(
+        prompt=settings.prompt,
         shown=settings.limits.stdout_shown,
         rules=settings.sandbox.rules,
         sub_window=settings.sub.context_window,
@@ -18,8 +19,9 @@ def system_prompt(tree: Tree, depth: int, typed: AnswerType) -> str:
         children=depth + 1 < settings.max_depth,
         models=list(settings.subs),
         tools=[tool.spec for tool in settings.tools],
-        store=tree.store is not None,
+        store=tree.store is not None and settings.offers_store,
         schema=typed.schema,
+        instructions=settings.instructions,
     )
 
 
@@ -32,6 +34,7 @@ def first_question(tree: Tree, repl: LazySession, query: str, depth: int) -> str
     )
     asked = prompts.question(
         query,
+        template=tree.settings.prompt.question,
         sources={each.name: each.length for each in corpus.sources[: prompts.SOURCES_LISTED]},
         count=len(corpus.sources),
         characters=corpus.characters,

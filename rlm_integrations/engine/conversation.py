@@ -23,10 +23,19 @@ class Conversation:
         messages: The list to append to.
         window: The context window of the model, in tokens.
         compact_at: The part of the window above which older messages are shortened.
+        question_start: The words with which every question begins.
     """
 
-    def __init__(self, messages: list[Message], *, window: int, compact_at: float) -> None:
+    def __init__(
+        self,
+        messages: list[Message],
+        *,
+        window: int,
+        compact_at: float,
+        question_start: str = "Question: ",
+    ) -> None:
         self.messages = messages
+        self._question_start = question_start
         self._most = window * compact_at
         self._longest_reply = int(window * compact_at * _CHARACTERS_PER_TOKEN / 4)  # characters
         self._shortened = min(
@@ -133,7 +142,7 @@ class Conversation:
         for at in places:
             role, text = self.messages[at].role, self.messages[at].content
             # In a session, a user message may be an earlier question
-            is_output = role == "user" and not text.startswith("Question: ")
+            is_output = role == "user" and not text.startswith(self._question_start)
             shorter = (
                 prompts.compacted(len(text))
                 if is_output

@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.engine.prompts import Prompt
 from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.events import Hook
 from rlm_integrations.lm.asker import Retry
@@ -87,7 +88,9 @@ class RLMOptions(TypedDict, total=False):
     max_iterations: int
     max_depth: int
     max_parallel_calls: int
-    store_mode: Literal["shared", "none"]
+    store_mode: Literal["auto", "shared", "none"]
+    instructions: str | None
+    prompt: Prompt | None
     budget: Budget | None
     limits: Limits | None
     retry: Retry | None

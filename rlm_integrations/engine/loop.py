@@ -81,7 +81,10 @@ class Run:
         limits = tree.settings.limits
         window = tree.settings.root.context_window or limits.window
         self.conversation = Conversation(
-            self.outcome.messages, window=window, compact_at=limits.compact_at
+            self.outcome.messages,
+            window=window,
+            compact_at=limits.compact_at,
+            question_start=tree.settings.prompt.question_start,
         )
         self._final: FinalValue | None = None  # the last one, even if it was not accepted
         self._spoken: set[int] = set()  # the turns whose replies had no code
@@ -372,7 +375,7 @@ class Run:
         """
         outcome, before = self.outcome, len(self.outcome.turns)
         stop_reason = outcome.stop_reason
-        self.conversation.close(prompts.closing(reason))
+        self.conversation.close(prompts.closing(reason, self._tree.settings.prompt.closing))
         self._asking.closed = "this is the last turn, and models cannot be called any more"
         try:
             await self._turn(closing=True)

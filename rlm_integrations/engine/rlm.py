@@ -7,12 +7,14 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, Self, TypeVar, Unpack, overload
 
 from rlm_integrations._concurrency.portal import portal
+from rlm_integrations._shared_copies import SharedCopies
 from rlm_integrations.engine._originals import suggest_replacements
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.answering import Answering, corpus_of
 from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.display import display_hooks, with_turns
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
+from rlm_integrations.engine.prompts import Prompt
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.replaying import reopen
 from rlm_integrations.engine.resuming import answer_as, resume
@@ -30,7 +32,7 @@ from rlm_integrations.sandbox.base import Sandbox
 A = TypeVar("A")
 
 
-class RLM(Generic[T_co]):
+class RLM(SharedCopies, Generic[T_co]):
     """Answers questions over documents that are larger than a model's context window.
 
     Args:
@@ -42,7 +44,10 @@ class RLM(Generic[T_co]):
         max_depth: How deep child runs may nest. At this depth, a question of code is one call of
             the sub-model, without a REPL.
         max_parallel_calls: The maximum of concurrent model calls, of a run and all its children.
-        store_mode: "shared" gives code a store for findings, "none" does not.
+        store_mode: "shared" gives code a store for findings, and "auto" tells models of it only
+            where it can help: from `max_depth` 2 on, or with `store`. "none" gives it none.
+        instructions: Your own words, which are added to the system prompt.
+        prompt: Templates that replace the prompt; see `Prompt`.
         budget: What a run may spend; see `Budget`.
         limits: All other limits of a run; see `Limits`.
         retry: When failed model calls are retried; see `Retry`.
@@ -120,7 +125,9 @@ class RLM(Generic[T_co]):
         max_iterations: int = 20,
         max_depth: int = 1,
         max_parallel_calls: int = 10,
-        store_mode: Literal["shared", "none"] = "shared",
+        store_mode: Literal["auto", "shared", "none"] = "auto",
+        instructions: str | None = None,
+        prompt: Prompt | None = None,
         budget: Budget | None = None,
         limits: Limits | None = None,
         retry: Retry | None = None,
@@ -146,6 +153,8 @@ class RLM(Generic[T_co]):
                 "max_depth": max_depth,
                 "max_parallel_calls": max_parallel_calls,
                 "store_mode": store_mode,
+                "instructions": instructions,
+                "prompt": prompt,
                 "budget": budget,
                 "limits": limits,
                 "retry": retry,
@@ -352,17 +361,6 @@ class RLM(Generic[T_co]):
     def __repr__(self) -> str:
         subs = ", ".join(f"{name}={model.name!r}" for name, model in self._settings.subs.items())
         return f"<RLM: root {self._settings.root.name!r}, sub-models {subs}>"
-
-    def __copy__(self) -> Self:
-        """The same object: it is immutable, and sharing its clients is best.
-
-        `replace` returns one with other options.
-        """
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The same object; see `__copy__`."""
-        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the options, with the models as they were passed.

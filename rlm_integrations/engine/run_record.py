@@ -8,6 +8,7 @@ from rlm_integrations._concurrency import runtime
 from rlm_integrations._json import to_plain
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.loop import Run
+from rlm_integrations.engine.prompts import Prompt
 from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import quote_value
@@ -24,12 +25,15 @@ from rlm_integrations.run_setup import (
 _FIXED = (
     "max_depth",
     "store_mode",
+    "instructions",
+    "prompt",
     "sandbox",
     "tools",
     "output_type",
     "store",
     "require_coverage",
 )
+_DIFFERENCE_CHARS = 200  # of options whose difference is quoted
 _NAME_CHARS = 200  # of the recorded name of a type
 _SOURCES_ON_LOOP = 1_000  # more sources are listed in a thread
 
@@ -57,6 +61,8 @@ async def setup_of(
             "max_depth": settings.max_depth,
             "max_parallel_calls": settings.max_parallel_calls,
             "store_mode": settings.store_mode,
+            "instructions": settings.instructions,
+            "prompt": None if settings.prompt == Prompt() else settings.prompt,
             "on_incomplete": on_incomplete,
             "require_coverage": settings.require_coverage,
             "budget": asdict(settings.budget),
@@ -145,7 +151,9 @@ def differences(stored: RunSetup, now: RunSetup, *, has_ended: bool = False) -> 
     for name in _FIXED:
         before, after = stored.options.get(name), now.options.get(name)
         if before != after:
-            found.append(f"its {name} is {before!r}, not {after!r}")
+            is_short = len(f"{before!r}{after!r}") <= _DIFFERENCE_CHARS
+            told = f"{before!r}, not {after!r}" if is_short else "another one"
+            found.append(f"its {name} is {told}")
     return found
 
 

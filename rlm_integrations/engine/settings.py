@@ -2,18 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, Final, Self
 
 from rlm_integrations.engine.catalog import RESERVED
+from rlm_integrations.engine.prompts import Prompt
 from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.engine.tools import Tool, tools_of
-from rlm_integrations.errors import InputError, check_count
+from rlm_integrations.errors import InputError, check_count, check_text
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.reply_cache import ReplyCache, check_cacheable
 from rlm_integrations.records import Budget, Limits
 from rlm_integrations.sandbox import sandbox_named
 from rlm_integrations.sandbox.base import Sandbox
+
+_RECORDS: Final = MappingProxyType(
+    {"budget": Budget, "limits": Limits, "retry": Retry, "prompt": Prompt}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +32,8 @@ class Settings:
     max_depth: int
     max_parallel_calls: int
     store_mode: str
+    instructions: str | None
+    prompt: Prompt
     budget: Budget
     limits: Limits
     retry: Retry
@@ -52,6 +60,8 @@ class Settings:
             max_depth=options["max_depth"],
             max_parallel_calls=options["max_parallel_calls"],
             store_mode=options["store_mode"],
+            instructions=options["instructions"],
+            prompt=options["prompt"] or Prompt(),
             budget=options["budget"] or Budget(),
             limits=options["limits"] or Limits(),
             retry=options["retry"] or Retry(),
@@ -69,17 +79,25 @@ class Settings:
         """The default model of code."""
         return next(iter(self.subs.values()))
 
+    @property
+    def offers_store(self) -> bool:
+        """Whether a store can help, so that models are told of it."""
+        if self.store_mode == "auto":
+            return self.max_depth > 1 or self.store is not None
+        return self.store_mode == "shared"
+
 
 def _check(options: Mapping[str, Any]) -> None:
     """Check the options whose types do not check themselves."""
     for name in ("max_iterations", "max_depth", "max_parallel_calls"):
         check_count(name, options[name])
     for name, *choices in (
-        ("store_mode", "shared", "none"),
+        ("store_mode", "auto", "shared", "none"),
         ("on_incomplete", "partial", "raise"),
     ):
         if options[name] not in choices:
-            raise InputError(f"{name}={options[name]!r}: choose {' or '.join(map(repr, choices))}")
+            listed = " or ".join([", ".join(map(repr, choices[:-1])), repr(choices[-1])])
+            raise InputError(f"{name}={options[name]!r}: choose {listed}")
     for name in ("cache", "show_progress", "verbose"):
         if not isinstance(options[name], bool):
             raise InputError(f"{name}={options[name]!r}: choose True or False")
@@ -96,12 +114,25 @@ def _check(options: Mapping[str, Any]) -> None:
             f"storage must be a Storage, as in Storage('runs/'), not {type(storage).__name__}"
         )
     _check_store(options["store"], options["store_mode"], storage)
+    _check_prompt(options)
     if on_event is not None and not callable(on_event):
         raise InputError(f"on_event must be a function that takes an event, not {on_event!r}")
-    for name, kind in (("budget", Budget), ("limits", Limits), ("retry", Retry)):
+    for name, kind in _RECORDS.items():
         if options[name] is not None and not isinstance(options[name], kind):
             given = type(options[name]).__name__
             raise InputError(f"{name} must be a {kind.__name__}, not {given}")
+
+
+def _check_prompt(options: Mapping[str, Any]) -> None:
+    """Check the user's words, and that a prompt of the user's has what the options need."""
+    instructions = options["instructions"]
+    if instructions is not None:
+        check_text("instructions", instructions)
+    needed = {"tools": "tools", "output_type": "schema", "instructions": "instructions"}
+    if isinstance(options["prompt"], Prompt):
+        options["prompt"].check_options(
+            {field: f"{name}=" for name, field in needed.items() if options[name]}
+        )
 
 
 def _check_store(store: object, store_mode: str, storage: object) -> None:

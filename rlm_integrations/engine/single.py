@@ -39,7 +39,7 @@ async def answer_at_once(tree: Tree, run: Run, repl: LazySession) -> bool:
     else:
         prompt, pieces = await runtime.offload(_prompt, tree.corpus, f"Question: {run.query}")
         outcome.messages += [
-            Message("system", prompts.single_call(run.typed.schema)),
+            Message("system", prompts.single_call(run.typed.schema, tree.settings.instructions)),
             Message("user", prompt),
         ]
         repl.recorded[prompt] = str(pieces)

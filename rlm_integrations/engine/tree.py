@@ -70,7 +70,7 @@ class Tree:
         if settings.store is not None:
             most = settings.limits.store_bytes
             self.store = settings.store.for_run(start.run_id, corpus, start.kept, most)
-        elif settings.store_mode == "shared":
+        elif settings.store_mode != "none":
             self.store = SharedStore(corpus, max_size=settings.limits.store_bytes)
         self.purse = Purse(settings.budget, settings.limits.reply_tokens, self.clock.begun)
         self.models = ModelCalls(settings, self.purse, self.clock, self.run_id, emit, self.journal)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rlm_integrations import RLM
 from rlm_integrations.corpus import Corpus
@@ -36,5 +37,7 @@ def derive_run_id(rlm: RLM, place: Sequence[str], question: str, corpus: Corpus)
         [getattr(tool, "__name__", "") for tool in options["tools"]],
         str(options["output_type"]),
         *([] if options["store"] is None else [options["store"].name]),
+        *([options["instructions"]] if options["instructions"] else []),
+        *([asdict(options["prompt"])] if options["prompt"] else []),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_ID_CHARS]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlm_integrations._json import read_record
+from rlm_integrations.engine.prompts import Prompt
 from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError, quote_value
 from rlm_integrations.lm.asker import Retry
@@ -14,12 +15,13 @@ from rlm_integrations.run_setup import ModelNames
 from rlm_integrations.storage import Manifest
 
 _OFFLINE = "offline"
-_RECORDS = {"budget": Budget, "limits": Limits, "retry": Retry}
+_RECORDS = {"budget": Budget, "limits": Limits, "retry": Retry, "prompt": Prompt | None}
 _PLAIN = (
     "max_iterations",
     "max_depth",
     "max_parallel_calls",
     "store_mode",
+    "instructions",
     "on_incomplete",
     "require_coverage",
 )

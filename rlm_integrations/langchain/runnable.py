@@ -11,7 +11,7 @@ from langchain_core.runnables.utils import AddableDict
 from pydantic import BaseModel, PrivateAttr
 from typing_extensions import override
 
-from rlm_integrations import RLM
+from rlm_integrations import RLM, Prompt
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import ContextError
@@ -74,7 +74,9 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
     max_iterations: int = 20
     max_depth: int = 1
     max_parallel_calls: int = 10
-    store_mode: Literal["shared", "none"] = "shared"
+    store_mode: Literal["auto", "shared", "none"] = "auto"
+    instructions: str | None = None
+    prompt: Prompt | None = None
     budget: Budget | None = None
     limits: Limits | None = None
     retry: Any = None

@@ -19,8 +19,8 @@ from rlm_integrations.lm.batch_options import BatchOptions
 from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.records import Message
 
-Prompt = str | Sequence[ChatMessage | Message | Mapping[str, str]]
-Prompts = Iterable[Prompt] | AsyncIterable[Prompt]
+PromptInput = str | Sequence[ChatMessage | Message | Mapping[str, str]]
+Prompts = Iterable[PromptInput] | AsyncIterable[PromptInput]
 
 
 class LLMBatch:

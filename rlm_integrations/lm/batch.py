@@ -38,12 +38,12 @@ from rlm_integrations.lm.resolve import resolve
 from rlm_integrations.progress_bar import Bar
 from rlm_integrations.records import CallRecord, LLMError, Message, Request, Usage
 
-Prompt = str | Sequence[Message | Mapping[str, str]]
+PromptInput = str | Sequence[Message | Mapping[str, str]]
 _Numbered = tuple[int, CallRecord]
 
 
 async def allm_batch(
-    prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+    prompts: Iterable[PromptInput] | AsyncIterable[PromptInput],
     llm: object,
     *,
     max_concurrent: int = 10,
@@ -92,7 +92,7 @@ async def allm_batch(
 
 
 def allm_batch_iter(
-    prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+    prompts: Iterable[PromptInput] | AsyncIterable[PromptInput],
     llm: object,
     *,
     max_concurrent: int = 10,
@@ -120,7 +120,7 @@ def allm_batch_iter(
 
 
 async def allm_batch_records(
-    prompts: Iterable[Prompt] | AsyncIterable[Prompt],
+    prompts: Iterable[PromptInput] | AsyncIterable[PromptInput],
     llm: object,
     *,
     max_concurrent: int = 10,

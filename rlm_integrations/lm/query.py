@@ -10,7 +10,7 @@ from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.prompts import messages_of
 from rlm_integrations.records import LLMError, Message, Request
 
-Prompt = str | Sequence[Message | Mapping[str, str]]
+PromptInput = str | Sequence[Message | Mapping[str, str]]
 
 
 class Queryable:
@@ -23,7 +23,7 @@ class Queryable:
 
     async def aquery(
         self,
-        prompt: Prompt,
+        prompt: PromptInput,
         *,
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - of each attempt, not of the call
@@ -52,7 +52,7 @@ class Queryable:
 
     def query(
         self,
-        prompt: Prompt,
+        prompt: PromptInput,
         *,
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
@@ -61,7 +61,7 @@ class Queryable:
         """The model's reply to one prompt, for scripts, threads and notebooks; see `aquery`."""
         return portal().run(self.aquery(prompt, params=params, timeout=timeout, retry=retry))
 
-    async def query_async(self, prompt: Prompt) -> str:
+    async def query_async(self, prompt: PromptInput) -> str:
         """The model's reply to one prompt: `aquery`, under the name that the original design
         used.
         """

@@ -93,7 +93,7 @@ async def test_an_empty_context_is_allowed(context: Any) -> None:
         ({"max_iterations": True}, "max_iterations must be an integer"),
         ({"max_depth": -1}, "max_depth must be an integer"),
         ({"max_parallel_calls": 1.5}, "max_parallel_calls must be an integer"),
-        ({"store_mode": "global"}, "store_mode='global': choose 'shared' or 'none'"),
+        ({"store_mode": "global"}, "store_mode='global': choose 'auto', 'shared' or 'none'"),
         ({"store_mode": []}, "store_mode"),
         (
             {"sandbox": "docker"},

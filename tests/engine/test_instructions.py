@@ -177,5 +177,6 @@ async def test_the_prompt_says_how_to_read_the_results_of_llm_map() -> None:
     root = Scripted(
         [code(show, "FINAL([[each.description, each.content] for each in store.children(batch)])")]
     )
-    assert json.loads((await run(root)).answer) == [[f"n{i}", f"re: p{i}"] for i in range(5)]
+    result = await run(root, store_mode="shared")
+    assert json.loads(result.answer) == [[f"n{i}", f"re: p{i}"] for i in range(5)]
     assert "`store.children(batch id)`" in root.requests[0].messages[0].content

@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from rlm_integrations import RLM, Corpus, Event, InputError, RunBusyError, RunFailed, StorageError
+from rlm_integrations import (
+    RLM,
+    Corpus,
+    Event,
+    InputError,
+    Prompt,
+    RunBusyError,
+    RunFailed,
+    StorageError,
+)
 from rlm_integrations.run_setup import ModelNames, RunSetup
 from rlm_integrations.storage import owner
 from rlm_integrations.storage.owned_run import OwnedRun
@@ -241,6 +250,8 @@ async def test_what_differs_is_said_before_anything_is_spent(
         (rlm.replace(tools=[]), r"its tools is \['lookup'\], not \[\]"),
         (rlm.replace(output_type=int), "its output_type is None, not 'int'"),
         (rlm.replace(max_depth=1), "its max_depth is 2, not 1"),
+        (rlm.replace(instructions="x"), "its instructions is None, not 'x'"),
+        (rlm.replace(prompt=Prompt(closing="$finish")), "its prompt is another one"),
     ]:
         with pytest.raises(InputError, match=told):
             await other.aresume(info.run_id)

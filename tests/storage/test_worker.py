@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, update
 
-from rlm_integrations import RLM, Budget, InputError, Limits, OpenAILM, Retry
+from rlm_integrations import RLM, Budget, InputError, Limits, OpenAILM, Prompt, Retry
 from rlm_integrations.jobs import JobEvent, Worker, asubmit, submit
 from rlm_integrations.jobs import worker as worker_module
 from rlm_integrations.jobs.models import ModelsByName, models_of
@@ -67,7 +67,9 @@ def test_a_submitted_question_is_answered(url: str, provider: StandIn, tmp_path:
     """
     lake = tmp_path / "lake" if url.startswith("sqlite") else None
     with Storage(url, lake=lake) as storage:
-        job_id = submit(rlm_of(provider, storage, max_iterations=7), QUESTION, DOCUMENT, priority=3)
+        words = {"instructions": "Be brief.", "prompt": Prompt(question="<$question>\n$context")}
+        rlm = rlm_of(provider, storage, max_iterations=7, **words)
+        job_id = submit(rlm, QUESTION, DOCUMENT, priority=3)
         waiting = storage.queue.get(job_id)
         assert (waiting.status, waiting.priority) == ("pending", 3)
         assert (waiting.manifest.llm_model, waiting.manifest.llm_provider) == ("root", "openai")
@@ -80,6 +82,9 @@ def test_a_submitted_question_is_answered(url: str, provider: StandIn, tmp_path:
         assert (job.status, job.run_id) == ("completed", job_id)
         result = storage.run(job_id)
         assert (result.answer, result.options["max_iterations"]) == ("48213", 7)
+        system, question = provider.requests()[0].body["messages"]
+        assert system["content"].endswith("Be brief.\n")
+        assert question["content"].startswith(f"<{QUESTION}>")
         if lake is None:
             assert job.artifact_path is None
             return

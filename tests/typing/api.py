@@ -26,6 +26,7 @@ from rlm_integrations import (
     LLMError,
     Model,
     OpenAILM,
+    Prompt,
     Request,
     Retry,
     RLMResult,
@@ -61,6 +62,7 @@ class EchoModel:
 def answers_are_strings(context: Context) -> None:
     """Without `output_type` an answer is a string."""
     rlm = RLM("gpt-5", "gpt-5-mini", max_iterations=5)
+    RLM("gpt-5", store_mode="auto", instructions="Be brief.", prompt=Prompt(closing="$finish"))
     assert_type(rlm, RLM[str])
     result = rlm.completion("?", context)
     assert_type(result, RLMResult[str])

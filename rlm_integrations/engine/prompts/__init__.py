@@ -29,7 +29,14 @@ from rlm_integrations.engine.prompts.remarks import (
     unresolved,
 )
 from rlm_integrations.engine.prompts.requests import IN_CONTEXT, single_call, worker_question
-from rlm_integrations.engine.prompts.system import OPENING, SOURCES_LISTED, question, system
+from rlm_integrations.engine.prompts.system import (
+    OPENING,
+    SOURCES_LISTED,
+    instructed,
+    question,
+    system,
+)
+from rlm_integrations.engine.prompts.template import Prompt
 
 __all__ = [
     "IN_CONTEXT",
@@ -40,12 +47,14 @@ __all__ = [
     "SOURCES_LISTED",
     "UNREADABLE",
     "WITHDRAWN",
+    "Prompt",
     "budget_left",
     "closing",
     "compacted",
     "compacted_reply",
     "cut_output",
     "cut_replies",
+    "instructed",
     "invalid",
     "must_be_read",
     "note",

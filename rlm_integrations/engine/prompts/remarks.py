@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from rlm_integrations.engine.parsing import Note
 from rlm_integrations.engine.parsing.python import is_cut_string
 from rlm_integrations.engine.prompts.observation import variables_shown
+from rlm_integrations.engine.prompts.template import DEFAULT_PROMPT, fill_template
 from rlm_integrations.records import SpanRef
 from rlm_integrations.sandbox.base import ExecutionError
 
 _REBOUND_TOLD = 5
 _UNREAD_TOLD = 20
+FINISH_IN_BLOCK = "in a block: FINAL(value, evidence=[…]) or FINAL_VAR(name)"
 _TURNS_TOLD = 3  # how many turns are left when the model is reminded of it
 
 
@@ -166,10 +168,7 @@ def invalid(error: str) -> str:
 
 def tell_too_long(error: str) -> str:
     """Why an answer was not taken that is too long."""
-    return (
-        f"Your final answer was not taken: {error}. Give a shorter one to FINAL; keep what is long "
-        f"in the store, if there is one."
-    )
+    return f"Your final answer was not taken: {error}. Give a shorter one to FINAL."
 
 
 def must_be_read(share: float) -> str:
@@ -202,13 +201,17 @@ def read_too_little(read: str, share: float) -> str:
     return f"{read} of the document was read, and {100 * share:g}% must be"
 
 
-def closing(reason: str) -> str:
-    """The request for a best answer when a run must end."""
-    return (
-        f"This is the last turn: {reason}. No model can be asked any more. Give the best answer "
-        f"that what you found allows, in a block: "
-        "FINAL(value, evidence=[…]) or FINAL_VAR(name). Say what it leaves open."
-    )
+def closing(
+    reason: str, template: str = DEFAULT_PROMPT.closing, finish: str = FINISH_IN_BLOCK
+) -> str:
+    """The request for a best answer when a run must end.
+
+    Args:
+        reason: Why it must.
+        template: The template; see `Prompt`.
+        finish: How to finish.
+    """
+    return fill_template(template, {"reason": reason, "finish": finish})
 
 
 def compacted(characters: int) -> str:

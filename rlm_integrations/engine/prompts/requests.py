@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from rlm_integrations.engine.prompts.system import instructed
+
 _SINGLE = (
     "Answer the question from the document alone. After the answer, quote word for word what "
     "supports it, each quote in a line of its own "
@@ -18,14 +20,14 @@ _COMMIT = (
 )
 
 
-def single_call(schema: Mapping[str, Any] | None) -> str:
+def single_call(schema: Mapping[str, Any] | None, instructions: str | None = None) -> str:
     """The system prompt of the one call over a short document."""
-    if schema is None:
-        return _SINGLE
-    return (
-        f"{_SINGLE} The answer is JSON and fits this schema: "
-        f"{json.dumps(schema, ensure_ascii=False)}"
+    typed = (
+        ""
+        if schema is None
+        else " The answer is JSON and fits this schema: " + json.dumps(schema, ensure_ascii=False)
     )
+    return f"{_SINGLE}{typed}{instructed(instructions)}"
 
 
 def worker_question(prompt: str, cards: Any, *, has_repl: bool) -> str:

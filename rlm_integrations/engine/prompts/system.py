@@ -3,11 +3,11 @@
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
-from string import Template
 from types import MappingProxyType
 from typing import Any
 
 from rlm_integrations.engine.prompts.remarks import budget_left
+from rlm_integrations.engine.prompts.template import DEFAULT_PROMPT, Prompt, fill_template
 from rlm_integrations.records import HostFunction
 
 OPENING = 200  # characters of the context that the model sees before it looks itself
@@ -16,93 +16,20 @@ _LINE_CHARS = 140  # of the paragraph that says what code may use
 _CHUNK, _LARGEST_CHUNK = 10_000, 100_000
 _CHARACTERS_PER_TOKEN = 3  # on the safe side, and room for the question and the reply
 
-_SYSTEM = Template("""\
-You answer a question about a document that is too long to be read at once. It is the variable \
-`context` of a Python REPL. You do not
-see it: you write code that looks into it, and you see what the code prints.
-
+FENCED = """\
 Write code in a fenced block, then stop; what it printed comes in the next message. Never write \
 output yourself.
 
 ```repl
 print(type(context), len(context))
 print(context[:1000])
-```
-
-$variables
-
-In the REPL:
-- `context`: the text, or a list of texts; `context_0`, `context_1`, … are its sources, \
-`context_metadata` what is known of each.
-- `llm_query(prompt, model=None) -> str`: ask a language model, which sees nothing but the prompt.
-- `llm_batch(prompts, max_concurrent=None, model=None) -> list[str]`: ask many, $width at once; \
-the order is kept, a failed one begins
-  with "Error:".
-- `parallel_query("… {chunk} …", chunks) -> list[str]`: the same prompt over many chunks, likewise.
-- `recursive_lm(query, context_subset) -> str`: have a question over a part of the context \
-answered, $child;
-  `recursive_batch([{"query": …, "context": …}, …]) -> list[str]`: several at once.
-- `cite("exact quote", source=None) -> SpanRef | None`: where the document says so word for word, \
-None if it does not.
-- `SHOW_VARS()`: your variables; `help(name)`: what a function takes.
-- `FINAL(value, evidence=[…])`: finish; evidence holds what `cite` gave. `FINAL_VAR("name")`: \
-finish with a variable.
-  If value is an answer in words, number its statements: `[1]` after what the first piece of \
-evidence supports, `[2]` after the second.
-$models
-How to work:
-1. Look at the beginning and at the structure; search with `re` where the words are known.
-2. Where meaning matters, cut the text at sensible borders into chunks of $chunks and ask about \
-all of
-   them in one batch. Do not loop over llm_query: every call would wait for the one before. Not
-
-       for chunk in chunks:
-           notes.append(llm_query(f"Quote what is said of the treaty.\\n\\n{chunk}"))
-
-   but
-
-```repl
-chunks = [context[at : at + 50_000] for at in range(0, len(context), 50_000)]
-replies = llm_batch([f"Quote each sentence about the treaty, or say NONE.\\n\\n{chunk}" for chunk \
-in chunks])
-notes = [reply for reply in replies if not reply.startswith(("NONE", "Error:"))]
-print(len(notes), "of", len(chunks), notes[:2])
-```
-
-3. Put together what came back, in code or by one more llm_query, check it against the text, and \
-finish in a block:
-
-```repl
-answer = llm_query("Answer from these notes: when was the treaty signed?\\n\\n" + "\\n".join(notes))
-FINAL(answer, evidence=[span for note in notes if (span := cite(note))])
-```
-
-Finish once you know. Where the document does not say, say so.
-""")
-
-_STORE = """
-If it helps, there is a store for findings, which everything in this run shares and can search; \
-for simple questions variables will do.
-- `store.create(type, description, content, backrefs=None, parents=None, tags=None) -> id`: keep a \
-finding; backrefs are SpanRefs.
-- `store.search('type=claim tag=x desc~"word"', limit=50)`, `store.search_text("any words")`, \
-`store.summary()`, `store.get(id)`.
-- `store.llm_map([{"name": …, "prompt": …}, …]) -> batch id`: ask in parallel and keep the \
-replies; `store.children(batch id)` are the
-  objects that hold them, in the order of the tasks: `.description` is the name, `.content` the \
-reply.
-- `store.llm_reduce(ids, prompt) -> id`: fold objects into one.
-"""
-
-_WORKERS = """\
-- `rlm_worker(prompt, store_cards=None)`, `rlm_worker_batched(tasks, max_parallel=None)`: have \
-workers, each with a REPL and the whole
-  context, explore; they return commits, which `apply_commit(commit)` merges into the store.
-"""
+```"""
 
 
 def system(
     *,
+    prompt: Prompt = DEFAULT_PROMPT,
+    form: str = FENCED,
     shown: int,
     rules: str,
     width: int = 10,
@@ -112,10 +39,13 @@ def system(
     tools: Sequence[HostFunction] = (),
     store: bool = True,
     schema: Mapping[str, Any] | None = None,
+    instructions: str | None = None,
 ) -> str:
     """The system prompt.
 
     Args:
+        prompt: The templates.
+        form: How a reply is written.
         shown: How many characters of output the model is shown.
         rules: What code may use; see `Sandbox.rules`.
         width: How many calls to models run at once.
@@ -125,46 +55,49 @@ def system(
             offered: they would see no document.
         models: The names that `model=` takes; the first is the default.
         tools: The user's own functions.
-        store: Whether the run has a store.
+        store: Whether the store is offered.
         schema: The JSON schema of the answer, if it has a type.
+        instructions: The user's own words.
     """
-    named = (
-        f"- `model=` takes one of {', '.join(map(repr, models))}; the first is the default.\n"
-        if len(models) > 1
-        else ""
+    named = f"- `model=` takes one of {', '.join(map(repr, models))}; the first is the default.\n"
+    stored = f"{fill_template(prompt.store)}{fill_template(prompt.workers) if children else ''}"
+    typed = (
+        "\nThe value given to FINAL must fit this JSON schema:\n"
+        f"{json.dumps(schema, ensure_ascii=False)}\n"
     )
-    child = (
-        "by a model with a REPL of its own, so the part may be long"
-        if children
-        else "by one call of a model that reads it whole"
-    )
-    parts = [
-        _SYSTEM.substitute(
-            variables=textwrap.fill(
+    return fill_template(
+        prompt.system,
+        {
+            "form": form,
+            "rules": textwrap.fill(
                 f"Variables, imports and functions stay from block to block. {rules} What is "
-                f"printed "
-                f"is shown up to {shown:,} characters: print little, and keep results in "
-                f"variables.",
+                f"printed is shown up to {shown:,} characters: print little, and keep results in "
+                "variables.",
                 _LINE_CHARS,
                 break_long_words=False,
                 break_on_hyphens=False,
             ),
-            width=width,
-            chunks=_chunks(sub_window),
-            models=named,
-            child=child,
-        )
-    ]
-    if tools:
-        parts.append("\nTools, functions of the REPL too:\n" + "".join(map(_tool, tools)))
-    if store:
-        parts += [_STORE, _WORKERS if children else ""]
-    if schema is not None:
-        parts.append(
-            f"\nThe value given to FINAL must fit this JSON "
-            f"schema:\n{json.dumps(schema, ensure_ascii=False)}\n"
-        )
-    return "".join(parts)
+            "width": width,
+            "chunks": _chunks(sub_window),
+            "child": (
+                "by a model with a REPL of its own, so the part may be long"
+                if children
+                else "by one call of a model that reads it whole"
+            ),
+            "models": named if len(models) > 1 else "",
+            "tools": f"\nTools, functions of the REPL too:\n{''.join(map(_tool, tools))}"
+            if tools
+            else "",
+            "store": stored if store else "",
+            "schema": typed if schema is not None else "",
+            "instructions": instructed(instructions),
+        },
+    )
+
+
+def instructed(instructions: str | None) -> str:
+    """The part of a system prompt that has the user's instructions; "" without."""
+    return f"\nThe user gives these instructions, too:\n{instructions}\n" if instructions else ""
 
 
 def _chunks(sub_window: int | None) -> str:
@@ -188,6 +121,7 @@ def _tool(tool: HostFunction) -> str:
 def question(
     query: str,
     *,
+    template: str = DEFAULT_PROMPT.question,
     sources: Mapping[str, int],
     count: int,
     characters: int,
@@ -202,6 +136,7 @@ def question(
 
     Args:
         query: The user's question.
+        template: The template; see `Prompt`.
         sources: The first sources and how many characters each has.
         count: How many sources there are.
         characters: How many characters all have together.
@@ -218,15 +153,13 @@ def question(
     )
     if budget:
         allowance = f"{allowance}\n{budget_left(budget)}"
-    if not characters:
-        return f"Question: {query}\n\nThe context is empty: there is no text in it.\n{allowance}"
     several = {
         "text": "",
         "list of texts": f"a list of {count:,} texts",
         "texts by name": f"a dict of {count:,} texts by name, also in context_0 and so on,",
     }[kind]
     size = f"{characters:,} characters{' in all' if several else ''}"
-    lines = [f"Question: {query}", "", f"The context is {several or 'a text'} of {size}."]
+    lines = [f"The context is {several or 'a text'} of {size}."]
     if several:
         listed = ", ".join(f"{name}: {length:,}" for name, length in sources.items())
         more = count - len(sources)
@@ -238,5 +171,9 @@ def question(
             "`grep(pattern, paths=None)` finds lines in them; each has `.path`, `.line`, `.text` and "
             "`.span`, which is evidence for FINAL."
         )
-    lines += [f"It begins: {opening[:OPENING]!r}", allowance]
-    return "\n".join(lines)
+    lines.append(f"It begins: {opening[:OPENING]!r}")
+    if not characters:
+        lines = ["The context is empty: there is no text in it."]
+    return fill_template(
+        template, {"question": query, "context": "\n".join(lines), "allowance": allowance}
+    )

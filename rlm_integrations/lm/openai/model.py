@@ -7,12 +7,13 @@ import os
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from rlm_integrations._concurrency.deadlines import end_after
 from rlm_integrations._concurrency.per_loop import PerLoop
 from rlm_integrations._concurrency.runtime import offload
+from rlm_integrations._shared_copies import SharedCopies
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.lm._replies import Streamed, completion_of
 from rlm_integrations.lm.openai.reply_bound import ReplyBound
@@ -32,7 +33,7 @@ SET_BY_LIBRARY = "the library sets messages, model, stream and n itself"
 OFFLOAD_ABOVE_CHARS = 500_000
 
 
-class OpenAILM(Queryable):
+class OpenAILM(SharedCopies, Queryable):
     """A model behind OpenAI's Chat Completions API, called with the official SDK. `query` sends one
     prompt.
 
@@ -221,14 +222,6 @@ class OpenAILM(Queryable):
         """Without the key: the process that loads the pickle takes its own from OPENAI_API_KEY."""
         fields = ("base_url", "transport", "timeout", "context_window", "params", "headers")
         return _restore, (self.name, {name: getattr(self, name) for name in fields})
-
-    def __copy__(self) -> Self:
-        """Itself: it is immutable, and its clients are best shared."""
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself, as above."""
-        return self
 
 
 def _restore(model: str, fields: dict[str, Any]) -> OpenAILM:
