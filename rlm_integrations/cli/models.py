@@ -44,6 +44,10 @@ def build_rlm(
         options: The options of the command.
         on_event: Receives every event; None for a job, whose models are only named.
     """
+    if options.sandbox == "process" and on_event is not None:
+        from rlm_integrations.sandbox.process import ProcessSandbox
+
+        ProcessSandbox().prepare()  # while the engine is imported
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.events import Emitter
     from rlm_integrations.records import Budget

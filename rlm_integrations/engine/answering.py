@@ -36,6 +36,7 @@ from rlm_integrations.lm import pricing
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import PreviousRun, RunSetup
+from rlm_integrations.sandbox.base import Preparable
 
 logger = logging.getLogger("rlm_integrations")
 
@@ -94,8 +95,10 @@ class Answering:
         """
         start = start or RunStart(run_id=secrets.token_hex(8))
         query = checked_question(query)
-        await check_prices(self.settings)
         settings = self.settings
+        if not settings.limits.single_call_below and isinstance(settings.sandbox, Preparable):
+            settings.sandbox.prepare()  # while the document is read and the models are connected
+        await check_prices(settings)
         corpus = await corpus_of(context, settings.limits) if repl is None else repl.corpus
         setup = await setup_of(
             settings,

@@ -7,7 +7,7 @@ another machine) follows this contract and must pass the same tests.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.records import HostFunction, Limits
@@ -159,8 +159,19 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class Preparable(Protocol):
+    """A sandbox with work to do before its first session, which then opens sooner."""
+
+    def prepare(self) -> None:
+        """Start this work in another thread, unless it was done. If it fails, `Sandbox.open` raises
+        the error.
+        """
+        ...
+
+
 class Sandbox(Protocol):
-    """Opens sessions.
+    """Opens sessions. It may be `Preparable`, too.
 
     Attributes:
         name: Its name in `RLM(sandbox=...)`.

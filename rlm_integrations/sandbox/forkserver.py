@@ -2,23 +2,24 @@
 it.
 
 The host never forks its own process, because its memory holds API keys. It starts one server per
-process with an empty environment; the server loads the standard library once and then, for each
-request on its socket, forks a child. A request is one atomic message with the child's end of the
-session's socket; the answer (a pidfd) is sent on that same socket, so that no reply can reach the
-wrong session.
+process with an empty environment. The server loads what children need and then forks a child for
+each request on its socket; while there is none, it loads more of the standard library. A request is
+one atomic message with the child's end of the session's socket; the answer (a pidfd) is sent on
+that same socket, so that no reply can reach the wrong session.
 """
 
+import gc
 import os
+import select
 import signal
 import socket
 import struct
 import sys
 import threading
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any
-
-from . import child, describe, harden
 
 _PID = struct.Struct(">i")
 # How long to wait for a server to report that it is ready
@@ -26,40 +27,63 @@ _START_SECONDS = 60.0
 READY, MISSING, FORKED, REFUSED = b"R", b"M", b"P", b"E"
 
 # Modules that model code imports, and those that these import later. If no file can be opened, only
-# these are available.
-PRELOAD = """
-abc argparse array ast asyncio base64 binascii bisect builtins bz2 calendar cmath cmd code codecs
-collections collections.abc colorsys concurrent.futures concurrent.futures.thread configparser
-contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib dis email.message
-email.parser email.policy email.utils enum errno fnmatch fractions functools gc getpass glob
-graphlib gzip hashlib heapq hmac html html.entities html.parser importlib inspect io ipaddress
-itertools json keyword linecache locale logging lzma math mimetypes mmap numbers operator os pathlib
-pickle pkgutil platform pprint queue random re reprlib sched secrets select selectors shlex shutil
-signal sqlite3 stat statistics string stringprep struct sys tempfile textwrap threading time timeit
-token tokenize tomllib traceback types typing unicodedata unittest.mock urllib.parse uuid warnings
-weakref xml.dom.minidom xml.etree.ElementTree zipfile zlib zoneinfo _strptime _pydecimal
-encodings.ascii encodings.idna encodings.latin_1 encodings.utf_8 encodings.utf_8_sig
-encodings.utf_16 encodings.utf_16_le encodings.utf_16_be encodings.utf_32 encodings.utf_32_le
-encodings.utf_32_be encodings.cp1252 encodings.cp437 encodings.unicode_escape
+# these are available; where files can be read, they make later sessions faster. A child can load no
+# extension module, because it may not map executable memory: all that these need are in FIRST.
+FIRST = """
+abc array ast asyncio base64 binascii bisect builtins bz2 calendar cmath code codecs collections
+collections.abc concurrent.futures concurrent.futures.thread contextlib contextvars copy csv ctypes
+dataclasses datetime decimal enum errno fnmatch fractions functools gc getpass glob graphlib gzip
+hashlib heapq hmac importlib inspect io itertools json keyword linecache locale logging lzma math
+mmap numbers operator os pathlib pickle platform queue random re reprlib secrets select selectors
+shutil signal sqlite3 stat statistics string stringprep struct sys tempfile textwrap threading time
+token tokenize traceback types typing unicodedata uuid warnings weakref xml.etree.ElementTree zlib
+zoneinfo encodings.ascii encodings.latin_1 encodings.utf_8
+""".split()
+LATER = """
+argparse cmd colorsys configparser difflib dis email.message email.parser email.policy email.utils
+html html.entities html.parser ipaddress mimetypes pkgutil pprint sched shlex timeit tomllib
+unittest.mock urllib.parse xml.dom.minidom zipfile _strptime _pydecimal encodings.idna
+encodings.utf_8_sig encodings.utf_16 encodings.utf_16_le encodings.utf_16_be encodings.utf_32
+encodings.utf_32_le encodings.utf_32_be encodings.cp1252 encodings.cp437 encodings.unicode_escape
 encodings.raw_unicode_escape encodings.punycode encodings.hex_codec encodings.rot_13 encodings.mbcs
 """.split()
 
 
+def _load(names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError:  # some builds of Python lack modules such as bz2 and sqlite3
+            continue
+
+
+def _load_while_idle(requests: socket.socket, names: list[str]) -> None:
+    """Import modules, and remove them from the list, until a request waits or none is left."""
+    if not names:
+        return
+    while names and not select.select([requests], [], [], 0)[0]:
+        _load([names.pop(0)])
+    if not names:
+        gc.unfreeze()
+        _freeze()
+
+
+def _freeze() -> None:
+    """Have garbage collection in children not touch what is loaded: it would copy every page."""
+    gc.collect()
+    gc.freeze()
+
+
 def _preload(extra: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """Import the modules that children need; return the folders and files of the extra packages.
+    """Import what every child needs, and the extra packages; return the folders and files of these.
 
     The interpreter runs without `site`, so that no code of the user has run in it: no
     sitecustomize, no .pth file. The other work of `site` is done here. Where packages are installed
     is known only after the library is loaded.
     """
-    import importlib
     import site
 
-    for name in PRELOAD:
-        try:
-            importlib.import_module(name)
-        except ImportError:  # some builds of Python lack modules such as bz2 and sqlite3
-            continue
+    _load(FIRST)
     site.setquit()
     site.setcopyright()
     site.sethelper()
@@ -69,7 +93,7 @@ def _preload(extra: Sequence[str], folders: Sequence[str]) -> list[str]:
         sys.path += [*folders, *site.getsitepackages([*prefixes, sys.prefix, sys.exec_prefix])]
     paths: list[str] = []
     for name in extra:
-        module = importlib.import_module(name)
+        module = import_module(name)
         paths += list(getattr(module, "__path__", None) or [module.__file__ or ""])
     return [path for path in paths if path]
 
@@ -93,8 +117,7 @@ def _hide_paths(package: str) -> None:
     """Hide the user's folders from model code: those of the interpreter and of this package. The
     folder of the standard library stays visible.
     """
-    import gc
-    from importlib import import_module
+    from . import describe
 
     rename: Any = vars(import_module("_imp"))["_fix_co_filename"]  # as the import system sets it
     sys.executable = ""
@@ -119,7 +142,8 @@ def _hide_paths(package: str) -> None:
 
 def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence[str]) -> None:
     """Run the server process until its host closes the socket or ends."""
-    import gc
+    gc.disable()  # nothing that is loaded here becomes garbage
+    from . import child, harden
 
     requests = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are reaped by the kernel
@@ -137,9 +161,13 @@ def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence
     except harden.LayerMissingError as error:
         requests.sendall(MISSING + str(error.args[1]).encode())
         os._exit(1)
+    later = list(LATER)
+    if plan.ruleset is None:  # children cannot open the files of modules
+        _load(later)
+        later.clear()
     _hide_paths(package)
-    gc.collect()
-    gc.freeze()  # so that garbage collection in the children does not copy every page
+    _freeze()
+    gc.enable()
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(null, standard)
@@ -147,6 +175,7 @@ def serve(descriptor: int, package: str, folders: Sequence[str], extra: Sequence
     requests.sendall(READY)
     own = os.getpid()
     while True:
+        _load_while_idle(requests, later)
         _, descriptors, _, _ = socket.recv_fds(requests, 16, 1)
         if not descriptors:
             os._exit(0)  # the host has ended; the parent-death signal ends the children

@@ -8,6 +8,7 @@ import socket
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rlm_integrations._concurrency import runtime
@@ -50,6 +51,14 @@ class ProcessSandbox:
     def __init__(self, *, python: str | None = None, preload: Sequence[str] = ()) -> None:
         self._python = python or sys.executable
         self._preload = tuple(preload)
+        self._key = ("fork server", self._python, self._preload)
+
+    def prepare(self) -> None:
+        """Start the server of the sessions in a thread, if it does not run; see `Preparable`."""
+        if sys.platform == "linux" and self._python and runtime.peek(self._key) is None:
+            # RuntimeError: no thread can be started. `open` reports that.
+            with suppress(RuntimeError):
+                runtime.threads("opening", 4).submit(self._server)
 
     async def open(self, opening: Opening) -> "ProcessSession":
         """Open a REPL in a new process; see `Sandbox.open`."""
@@ -128,16 +137,15 @@ class ProcessSandbox:
                 "programs that embed it): "
                 "name one, as in ProcessSandbox(python='/usr/bin/python3')"
             )
-        key = ("fork server", self._python, self._preload)
         for _ in range(2):
             try:
-                server = runtime.shared(key, lambda: ForkServer(self._python, self._preload))
+                server = self._server()
             except OSError as error:
                 raise SandboxError(str(error)) from error
             try:
                 connection, pidfd, pid = server.fork()
             except ServerGoneError:
-                runtime.forget(key, server)
+                runtime.forget(self._key, server)
                 server.close()
             except OSError as error:
                 raise SandboxError(str(error)) from error
@@ -147,6 +155,10 @@ class ProcessSandbox:
         raise SandboxError(
             "the sandbox's server ended twice in a row; is the machine out of memory?"
         )
+
+    def _server(self) -> ForkServer:
+        """The process's server, which is started at the first call."""
+        return runtime.shared(self._key, lambda: ForkServer(self._python, self._preload))
 
 
 class ProcessSession:

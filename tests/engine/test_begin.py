@@ -3,13 +3,16 @@ waiting.
 """
 
 import sys
+from typing import Any
 
 import pytest
 
 from rlm_integrations import RLM
 from rlm_integrations._concurrency import runtime
+from rlm_integrations.corpus import Corpus
 from rlm_integrations.errors import SandboxUnavailableError
 from rlm_integrations.events import BatchFinished, BatchProgress, BatchStarted, Event
+from rlm_integrations.sandbox.process import ProcessSandbox
 from tests.engine.conftest import Scripted, code, final, run
 
 
@@ -21,6 +24,26 @@ async def test_a_missing_sandbox_costs_nothing(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(SandboxUnavailableError, match="darwin"):
         await run(root)
     assert root.requests == []
+
+
+async def test_a_sandbox_is_prepared_before_the_document_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run prepares its sandbox first, so that its server starts while the document is read."""
+    steps: list[str] = []
+    build = Corpus.build
+
+    class Prepared(ProcessSandbox):
+        def prepare(self) -> None:
+            steps.append("prepare")
+
+    def noted(*args: Any, **kwargs: Any) -> Corpus:
+        steps.append("read")
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(Corpus, "build", noted)
+    await run(Scripted([final("'done'")]), sandbox=Prepared())
+    assert steps == ["prepare", "read"]
 
 
 async def test_batches_of_code_emit_events() -> None:

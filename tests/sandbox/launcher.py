@@ -68,13 +68,14 @@ def change_plans(package: str, user: int | None, *, sealed: bool) -> None:
         module: Any = types.ModuleType(name)
         module.__path__ = [path]
         sys.modules[name] = module
-    from rlm_integrations.sandbox import harden
+    from rlm_integrations.sandbox import forkserver, harden
 
     make = harden.Plan.make
 
     def make_and_become(readable: Any) -> harden.Plan:
         plan = make(readable)
         if user is not None:
+            forkserver._load(forkserver.LATER)
             become(user)
         return plan
 

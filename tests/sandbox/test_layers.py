@@ -173,7 +173,7 @@ async def test_ordinary_code_works_without_landlock(closed: Arena) -> None:
         from concurrent.futures import ThreadPoolExecutor
         forkserver = sys.modules["rlm_integrations.sandbox.forkserver"]
         missing = []
-        for name in forkserver.PRELOAD:
+        for name in forkserver.FIRST + forkserver.LATER:
             try:
                 importlib.import_module(name)
             except ImportError:

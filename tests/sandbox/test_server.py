@@ -374,3 +374,47 @@ except ContextError as error:
     done = run_script(code)
     assert "cannot be put into memory that a sandbox can read (File too large)" in done.stdout
     assert done.stderr == ""
+
+
+# Before the first session.
+
+
+async def test_a_prepared_server_is_the_one_that_sessions_use(tmp_path: Path) -> None:
+    """`prepare` starts a server, once, and the first session uses it."""
+    starts = tmp_path / "starts"
+    sandbox = ProcessSandbox(
+        python=wrapped(tmp_path, f'echo started >> {starts}; exec {sys.executable} "$@"')
+    )
+    sandbox.prepare()
+    sandbox.prepare()
+    assert (await run(sandbox, "print(6 * 7)")).stdout == "42\n"
+    sandbox.prepare()
+    assert starts.read_text() == "started\n"
+
+
+async def test_a_server_that_cannot_be_prepared_is_an_error_of_the_session() -> None:
+    """`prepare` does not raise; the session that needs the server does."""
+    sandbox = ProcessSandbox(python="/bin/true")
+    sandbox.prepare()
+    with pytest.raises(SandboxError, match="did not start: it wrote nothing"):
+        await run(sandbox, "1")
+
+
+def test_what_is_loaded_later_needs_no_extension_module() -> None:
+    """A child cannot load extension modules: those of all listed modules are loaded before the
+    first child is forked.
+    """
+    code = """
+import sys
+from rlm_integrations.sandbox import forkserver
+
+def extensions():
+    files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+    return {name for name, file in files.items() if file.endswith(".so")}
+
+forkserver._load(forkserver.FIRST)
+before = extensions()
+forkserver._load(forkserver.LATER)
+print(sorted(extensions() - before), "html.parser" in sys.modules)
+"""
+    assert run_script(code).stdout == "[] True\n"
