@@ -25,6 +25,7 @@ ENGINE, LM, LANGCHAIN, LLAMA_INDEX, SANDBOX, STORAGE, REPORT, CLI = (
         "cli",
     )
 )
+AGENTS = PACKAGE / "langchain" / "agents" / "README.md"
 PAGES = [
     README,
     ROOT / "CONTRIBUTING.md",
@@ -32,6 +33,7 @@ PAGES = [
     ENGINE,
     LM,
     LANGCHAIN,
+    AGENTS,
     LLAMA_INDEX,
     SANDBOX,
     STORAGE,

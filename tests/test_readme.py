@@ -21,6 +21,7 @@ from rlm_integrations.errors import MissingExtraError
 from rlm_integrations.lm.offline import model
 from rlm_integrations.records import Message, Request
 from tests.readme import (
+    AGENTS,
     CLI,
     ENGINE,
     LANGCHAIN,
@@ -183,6 +184,13 @@ def test_the_python_of_the_langchain_page(
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
 
 
+def test_the_python_of_the_agents_page(server: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """All blocks run, and the agent's model is asked once."""
+    names, _ = run_python(AGENTS, capsys)
+    names["memory"]._documents._storage.close()
+    assert [call.model for call in server.calls()] == ["gpt-5"]
+
+
 # Workflows look at every attribute of an agent
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 def test_the_python_of_the_llama_index_page(
@@ -250,7 +258,7 @@ def test_the_configuration_of_the_storage_page(tmp_path: Path) -> None:
 def test_every_python_block_is_run() -> None:
     """Only the pages of the tests above have Python blocks."""
     having = [page for page in PAGES if blocks(page, "python")]
-    assert having == [README, ENGINE, LM, LANGCHAIN, LLAMA_INDEX, STORAGE, REPORT]
+    assert having == [README, ENGINE, LM, LANGCHAIN, AGENTS, LLAMA_INDEX, STORAGE, REPORT]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -151,7 +151,8 @@ class GrowingDocument:
             text: The text.
             key: What tells it from the same text under the same name, such as the id of a call.
                 Adding a text again, after a crash for example, has no effect.
-            metadata: What is known about it, in JSON's types; models that are asked see it.
+            metadata: What is known about it, in JSON's types. Models that are asked see it, except
+                keys that begin with an underscore.
         """
         return await in_thread(self._log.add, label_of(name), text, key, metadata or {})
 
@@ -271,7 +272,11 @@ class GrowingDocument:
     def _documents(self, sources: Sequence[AddedSource]) -> Iterator[SourceDocument]:
         for each in sources:
             yield SourceDocument(
-                self._log.text(each), dict(each.metadata), name=each.id, label=each.id
+                self._log.text(each),
+                dict(each.metadata),
+                hidden=frozenset(key for key in each.metadata if key.startswith("_")),
+                name=each.id,
+                label=each.id,
             )
 
 

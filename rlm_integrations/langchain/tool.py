@@ -93,7 +93,7 @@ class RLMTool(BaseTool):
     ) -> tuple[str, dict[str, Any]]:
         # Raised to the developer, not reported to the model: it cannot supply a missing document
         asked = self._runnable_input(question, runtime)
-        return _message_and_artifact(
+        return message_and_artifact(
             with_tool_exceptions(self.runnable.invoke)(asked, _child_config(config, run_manager))
         )
 
@@ -107,11 +107,11 @@ class RLMTool(BaseTool):
     ) -> tuple[str, dict[str, Any]]:
         asked = self._runnable_input(question, runtime)
         try:
-            return _message_and_artifact(
+            return message_and_artifact(
                 await self.runnable.ainvoke(asked, _child_config(config, run_manager))
             )
         except RLMError as error:
-            raise ToolException(_message_for_model(error)) from error
+            raise ToolException(message_for_model(error)) from error
 
     def _runnable_input(self, question: str, runtime: Any) -> dict[str, Any]:
         """The runnable's input. The document comes only from the graph's context or state, never
@@ -214,12 +214,12 @@ def with_tool_exceptions(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except RLMError as error:
-            raise ToolException(_message_for_model(error)) from error
+            raise ToolException(message_for_model(error)) from error
 
     return call
 
 
-def _message_for_model(error: RLMError) -> str:
+def message_for_model(error: RLMError) -> str:
     """The message of an error for the model, with the best partial answer if there is one."""
     if isinstance(error, IncompleteError):
         best = truncate(error.result.partial or "", _MAX_ANSWER_CHARS) or "none"
@@ -242,7 +242,8 @@ def truncate(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
-def _message_and_artifact(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def message_and_artifact(output: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The message of a tool for the model, with the answer and its quotes; and the artifact."""
     artifact = plain_output(output)
     answer = answer_text(artifact)
     if len(answer) > _MAX_ANSWER_CHARS:

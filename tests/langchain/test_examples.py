@@ -37,6 +37,7 @@ def test_all_examples_exist() -> None:
         "agent",
         "batch",
         "huge_document",
+        "middleware",
         "rag",
         "store_retriever",
     ]
@@ -110,12 +111,12 @@ def test_replies_in_a_wrong_order_are_noticed(monkeypatch: pytest.MonkeyPatch) -
 def test_a_retriever_that_misses_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """If the retriever misses the document with the answer, the example fails."""
     assert (
-        spoiled(example(EXAMPLES[3]), monkeypatch, "made_up", lambda documents: documents[:2]) == 1
+        spoiled(example(EXAMPLES[4]), monkeypatch, "made_up", lambda documents: documents[:2]) == 1
     )
 
 
 def test_findings_at_wrong_places_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A finding whose span has different text is a failure."""
-    module = example(EXAMPLES[4])
+    module = example(EXAMPLES[5])
     monkeypatch.setattr(module, "PROGRAM", module.PROGRAM.replace("*found.span()", "0, 36"))
     assert module.main() == 1
