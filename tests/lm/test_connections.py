@@ -15,7 +15,7 @@ from rlm_integrations import allm_batch
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.openai import OpenAILM, client
-from rlm_integrations.lm.openai.failures import _proxy_of
+from rlm_integrations.lm.openai.failures import proxy_of
 from rlm_integrations.lm.openai.reply_bound import ReplyBound
 from rlm_integrations.records import Request
 from tests.lm.conftest import request_of
@@ -149,8 +149,8 @@ async def test_a_dead_proxy_is_named(monkeypatch: pytest.MonkeyPatch, transport:
 def test_the_password_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message shows only the proxy's address."""
     monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.test:3128")
-    assert _proxy_of("https://model.test/v1") == "http://proxy.test:3128"
-    assert _proxy_of("http://model.test/v1") is None
+    assert proxy_of("https://model.test/v1") == "http://proxy.test:3128"
+    assert proxy_of("http://model.test/v1") is None
 
 
 async def test_a_socks_proxy_needs_the_other_transport(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ APIS = {
     "batch": "llm_batch(['a', 'b'], lm)",
     "batch_iter": "for reply in llm_batch_iter((str(n) for n in range(9)), lm): pass",
     "asyncio": "import asyncio; asyncio.run(RLM(lm).acompletion('q', 't'))",
-    "dropped": "import asyncio; asyncio.run(allm_batch(['a'], OpenAILM('m', base_url='http://127.0.0.1:9/v1', api_key='x')))",
+    "dropped": "import asyncio; asyncio.run(allm_batch(['a'], OpenAILM('m', base_url='http://127.0.0.1:9/v1', transport='sdk')))",
 }
 
 
@@ -35,7 +35,7 @@ APIS = {
 def test_ctrl_c_while_the_sdk_is_loaded(api: str, tmp_path: Path) -> None:
     """Ctrl-C during a slow import ends the process with KeyboardInterrupt and no further output."""
     (tmp_path / "openai.py").write_text(LOADING)
-    program = f"from rlm_integrations import *\nlm = OpenAILM('m', base_url='http://127.0.0.1:9/v1', api_key='x')\n{APIS[api]}"
+    program = f"from rlm_integrations import *\nlm = OpenAILM('m', base_url='http://127.0.0.1:9/v1', transport='sdk')\n{APIS[api]}"
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
     process = subprocess.Popen(
         [sys.executable, "-c", program],

@@ -9,6 +9,7 @@ import time
 import traceback
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 
@@ -55,13 +56,16 @@ FAULTS = [
 async def test_each_fault_has_its_type(
     server: StandIn, transport: Any, fault: Any, kind: str, retryable: bool, cause: Any
 ) -> None:
-    """The SDK's error is the cause, the message names the model and its address, and exactly one
-    request was sent.
+    """The client's error is the cause (aiohttp has none for a status), the message names the model
+    and its address, and exactly one request was sent.
     """
     server.change(faults=[Fault(fault)])
     failure = await failure_of(model(server, transport=transport))
     assert (failure.type, failure.retryable) == (kind, retryable)
-    assert cause is None or type(failure.__cause__) is cause
+    if transport == "sdk":
+        assert cause is None or type(failure.__cause__) is cause
+    else:
+        assert isinstance(failure.__cause__, aiohttp.ClientError) == (kind == "connection")
     assert server.base_url in str(failure)
     assert server.stats().calls == 1
 
@@ -209,19 +213,21 @@ def test_the_provider_may_say_whether_to_retry() -> None:
     assert status_error(400, None, "m", {"x-should-retry": "true"}).retryable is True
 
 
-@pytest.mark.parametrize("api", ["complete", "astream"])
+@pytest.mark.parametrize(
+    ("api", "transport"), [("complete", "aiohttp"), ("complete", "sdk"), ("astream", "aiohttp")]
+)
 async def test_the_key_is_in_no_error_and_no_log(
-    server: StandIn, caplog: pytest.LogCaptureFixture, api: str
+    server: StandIn, caplog: pytest.LogCaptureFixture, api: str, transport: Any
 ) -> None:
     """A key that the provider repeats in its error is in no message, traceback or log of any
-    level.
+    level; only the SDK logs its calls.
     """
     caplog.set_level(logging.DEBUG)
     for fault in ("echo_key", "auth", "reset"):
         server.change(faults=[Fault(fault)])
-        failure = await failure_of(model(server), api)
+        failure = await failure_of(model(server, transport=transport), api)
         assert KEY not in "".join(traceback.format_exception(failure))
         assert KEY not in repr(failure)
         assert ("[key]" in str(failure)) == (fault == "echo_key")
-    assert caplog.text
+    assert bool(caplog.text) == ((api, transport) != ("complete", "aiohttp"))
     assert KEY not in caplog.text

@@ -1,33 +1,45 @@
-"""The client of one event loop, on the official SDK. Imported on first use: it loads openai."""
+"""The client of one event loop. Imported on first use: it loads aiohttp, and openai only when a call
+needs it.
+"""
 
 import json
+import os
 from collections.abc import AsyncGenerator, Mapping
-from typing import Any
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import openai
-from openai._base_client import get_platform
+import aiohttp
 
+from rlm_integrations._concurrency.per_loop import PerLoop
 from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._secrets import hide_secrets
 from rlm_integrations.lm._statuses import status_error
-from rlm_integrations.lm.openai.failures import WRITE_HTTP, WRITE_HTTPS, model_error
+from rlm_integrations.lm.openai.failures import (
+    AIOHTTP,
+    WRITE_HTTP,
+    WRITE_HTTPS,
+    connection_error,
+    proxy_of,
+)
 from rlm_integrations.lm.openai.probe import speaks_http, speaks_tls
-from rlm_integrations.lm.openai.transport import DirectClient, httpx, parsed, redirects
+from rlm_integrations.lm.openai.wire import RedirectError, Wire
+
+if TYPE_CHECKING:
+    from rlm_integrations.lm.openai.sdk import SDK
 
 CONNECT_SECONDS = 15.0  # seconds for a connection; they count towards the call's timeout
 OFFLOAD_ABOVE_BYTES = 500_000  # bytes of a response: parsing more would block the loop
 
 
-class _SDK(openai.AsyncOpenAI):
-    """The SDK's client without its parsing of the same URL at every call."""
-
-    def _prepare_url(self, url: str) -> httpx.URL:
-        return parsed(url)
-
-
 class OpenAIClient:
-    """Sends chat completions and returns parsed JSON; every failure is a `ModelError`."""
+    """Sends chat completions and returns parsed JSON; every failure is a `ModelError`.
+
+    A plain call needs only aiohttp. The SDK is loaded for streams, and makes plain calls too where
+    it does more than aiohttp alone: over a proxy, after a redirect, with `transport="sdk"`, and
+    with OPENAI_LOG, for its logs.
+    """
 
     def __init__(
         self, base_url: str, api_key: str, transport: str, timeout: float | None, where: str
@@ -35,76 +47,85 @@ class OpenAIClient:
         self._key = api_key
         self._url = f"{base_url}/chat/completions"
         self._where = where
-        self._next_piece = openai.Timeout(
-            timeout, connect=timeout and min(timeout, CONNECT_SECONDS)
-        )
-        self._sdk = _SDK(
-            base_url=base_url,
-            api_key=api_key or "none",
-            # The caller applies the timeout of a plain call
-            timeout=openai.Timeout(None, connect=self._next_piece.connect),
-            max_retries=0,  # batches and runs retry, and count their retries
-            http_client=DirectClient()
-            if transport == "aiohttp"
-            else openai.DefaultAsyncHttpxClient(**redirects()),
-        )
-        # The SDK would compute it at the first call, in the loop's default executor, whose threads
-        # may all be waiting for this library.
-        self._sdk._platform = get_platform()  # noqa: SLF001
+        self._proxy = proxy_of(self._url)
         self._is_answering = False
-        self._headers: dict[str, Any] = {} if api_key else {"Authorization": openai.Omit()}
+        connect_seconds = timeout and min(timeout, CONNECT_SECONDS)
+        needs_sdk = (
+            transport == "sdk" or self._proxy is not None or bool(os.environ.get("OPENAI_LOG"))
+        )
+        self._wire = None if needs_sdk else Wire(self._url, api_key, connect_seconds)
+        self._sdk = PerLoop(
+            partial(_open_sdk, base_url, api_key, transport, timeout, connect_seconds), _close_sdk
+        )
+
+    async def prepare(self) -> None:
+        """Load what plain calls need."""
+        if self._wire is None:
+            await self._sdk.get()
 
     async def ask(self, body: bytes, headers: Mapping[str, str]) -> Any:
         """The response's JSON."""
+        if self._wire is None:
+            return await self._ask_sdk(body, headers)
         try:
-            response = await self._sdk.post(
-                self._url,
-                cast_to=httpx.Response,
-                content=body,
-                options={"headers": {**self._headers, **headers}},
+            response, content = await self._wire.post(body, headers)
+        except RedirectError as error:
+            failure = ModelError(f"{self._where} cannot be reached: {error}", type="connection")
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            failure = connection_error(error, AIOHTTP, self._where, is_answering=self._is_answering)
+            failure = await self._diagnose(self._caused(failure, error))
+        else:
+            if response.status < 300:
+                self._is_answering = True
+                return await self._parse(content, response.headers)
+            text = content.decode(response.get_encoding(), "replace").strip()
+            failure = hide_secrets(
+                status_error(response.status, _error_in(text), self._where, response.headers),
+                [self._key],
             )
-        except openai.OpenAIError as error:
-            failure = await self._diagnose(self._failure(error))
+        # Outside the except block: aiohttp's error would be its context
+        raise failure
+
+    async def _ask_sdk(self, body: bytes, headers: Mapping[str, str]) -> Any:
+        sdk = await self._sdk.get()
+        from rlm_integrations.lm.openai.sdk import SDK_ERRORS
+
+        try:
+            response = await sdk.post(body, headers)
+        except SDK_ERRORS as error:
+            failure = await self._failure_of_sdk(error)
         else:
             self._is_answering = True
-            return await self._parse(response)
+            return await self._parse(response.content, response.headers)
         # Outside the except block: the SDK's error, which may show the key, would be its context
         raise failure
 
     async def stream(self, body: bytes, headers: Mapping[str, str]) -> AsyncGenerator[Any, None]:
         """The JSON of each event as it arrives."""
+        sdk = await self._sdk.get()
+        from rlm_integrations.lm.openai.sdk import SDK_ERRORS
+        from rlm_integrations.lm.openai.transport import httpx
+
         try:
-            stream = await self._sdk.post(
-                self._url,
-                cast_to=object,
-                content=body,
-                options={"headers": {**self._headers, **headers}, "timeout": self._next_piece},
-                stream=True,
-                stream_cls=openai.AsyncStream[object],
-            )
-            try:
-                kind = stream.response.headers.get("content-type", "")
-                if "json" in kind or "html" in kind:  # not a stream, but a plain reply or a page
-                    await stream.response.aread()
-                    yield await self._parse(stream.response)
-                else:
-                    async for event in stream:
+            async with aclosing(sdk.stream(body, headers)) as events:
+                async for event in events:
+                    if isinstance(event, httpx.Response):
+                        yield await self._parse(event.content, event.headers)
+                    else:
                         yield event
-            finally:
-                await stream.close()
-        except (openai.OpenAIError, httpx.TransportError, ValueError) as error:
-            failure = await self._diagnose(self._failure(error))
+        except SDK_ERRORS as error:
+            failure = await self._failure_of_sdk(error)
         else:
             self._is_answering = True
             return
         raise failure
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._sdk.close()
+        """Close the connections; the SDK's are closed by themselves."""
+        if self._wire is not None:
+            await self._wire.close()
 
-    async def _parse(self, response: Any) -> Any:
-        content = response.content
+    async def _parse(self, content: bytes, headers: Mapping[str, str]) -> Any:
         try:
             body = (
                 await offload(json.loads, content)
@@ -112,7 +133,7 @@ class OpenAIClient:
                 else json.loads(content)
             )
         except (ValueError, RecursionError):
-            kind = response.headers.get("content-type", "no content type")
+            kind = headers.get("content-type", "no content type")
             if "json" in kind:
                 raise ModelError(
                     f"{self._where} sent truncated or invalid JSON",
@@ -126,8 +147,15 @@ class OpenAIClient:
             raise hide_secrets(status_error(None, body["error"], self._where), [self._key])
         return body
 
-    def _failure(self, error: Exception) -> ModelError:
-        failure = model_error(error, self._where, self._url, is_answering=self._is_answering)
+    async def _failure_of_sdk(self, error: Exception) -> ModelError:
+        from rlm_integrations.lm.openai.sdk import sdk_failure
+
+        failure = sdk_failure(
+            error, self._where, proxy=self._proxy, is_answering=self._is_answering
+        )
+        return await self._diagnose(self._caused(failure, error))
+
+    def _caused(self, failure: ModelError, error: Exception) -> ModelError:
         failure.__cause__ = error
         return hide_secrets(failure, [self._key])
 
@@ -151,3 +179,22 @@ class OpenAIClient:
         )
         diagnosed.__cause__ = failure.__cause__
         return diagnosed
+
+
+def _error_in(text: str) -> Any:
+    """The provider's error object in the body of a response, or the text itself."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return body.get("error", body) if isinstance(body, dict) else body
+
+
+def _open_sdk(*settings: Any) -> "SDK":
+    from rlm_integrations.lm.openai.sdk import SDK
+
+    return SDK(*settings)
+
+
+async def _close_sdk(sdk: "SDK") -> None:
+    await sdk.close()

@@ -1,17 +1,17 @@
-"""Turns the SDK's errors into `ModelError`s. Imported on first use: it loads openai."""
+"""Turns failures of a connection into `ModelError`s, whichever HTTP client reports them. Imported
+on first use: it loads aiohttp.
+"""
 
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import openai
 
 from rlm_integrations.errors import ModelError
-from rlm_integrations.lm._statuses import status_error
-from rlm_integrations.lm.openai.transport import OtherHostError, httpx
 
 # OpenSSL's reasons for a server that answers the handshake in plain text.
 _NO_TLS = {
@@ -23,46 +23,55 @@ _NO_TLS = {
 }
 WRITE_HTTP = "the server does not speak TLS on this port: write http:// in base_url"
 WRITE_HTTPS = "the server speaks TLS on this port: write https:// in base_url"
-# Raised before a request is sent; `DirectClient` raises the first two likewise (see
-# `errors_of_httpx`).
-_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
-def model_error(
-    error: Exception, where: str, url: str, *, is_answering: bool = False
+@dataclass(frozen=True, slots=True)
+class ErrorClasses:
+    """The classes of errors by which an HTTP client reports what happened.
+
+    Attributes:
+        unsent: Raised before a request is sent.
+        timeout: A timeout.
+        dropped: The server closed the connection without an answer.
+    """
+
+    unsent: tuple[type[Exception], ...]
+    timeout: tuple[type[Exception], ...]
+    dropped: tuple[type[Exception], ...]
+
+
+AIOHTTP = ErrorClasses(
+    unsent=(aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError),
+    timeout=(TimeoutError,),
+    dropped=(aiohttp.ServerDisconnectedError,),
+)
+
+
+def connection_error(
+    error: BaseException,
+    classes: ErrorClasses,
+    where: str,
+    *,
+    proxy: str | None = None,
+    is_answering: bool = False,
 ) -> ModelError:
-    """The `ModelError` of a failure of the SDK.
+    """The `ModelError` of a call that got no response.
 
     Args:
         error: The failure.
+        classes: Those of the HTTP client that raised it.
         where: Names the model in the message.
-        url: The address of the request.
+        proxy: The environment's proxy for this address, if there is one.
         is_answering: Whether the server has answered before.
     """
-    if isinstance(error, openai.APIStatusError):
-        return status_error(error.status_code, error.body, where, error.response.headers)
-    # In the middle of a stream, openai 2 raises errors of httpx.
-    if isinstance(error, openai.APIConnectionError | httpx.TransportError):  # timeouts too
-        return _connection_error(error, where, url, is_answering=is_answering)
-    if isinstance(error, openai.APIError):  # an error event in a stream
-        return status_error(None, error.body, where)
-    return ModelError(
-        f"{where} sent a reply that cannot be parsed: {error!r}",
-        type="bad_response",
-        retryable=True,
-    )
-
-
-def _connection_error(error: Exception, where: str, url: str, *, is_answering: bool) -> ModelError:
     chain = list(_chain(error))
-    sent = not any(isinstance(each, _UNSENT) for each in chain)
+    sent = not any(isinstance(each, classes.unsent) for each in chain)
 
     def failed(why: str, *, retryable: bool = False) -> ModelError:
         return ModelError(
             f"{where} cannot be reached: {why}", type="connection", retryable=retryable, sent=sent
         )
 
-    proxy = _proxy_of(url)
     if proxy and not sent:
         what = f"the proxy {proxy}, from the environment,"
         if proxy.startswith("socks") and any(
@@ -72,19 +81,12 @@ def _connection_error(error: Exception, where: str, url: str, *, is_answering: b
                 f"{what} is a SOCKS proxy, which transport='aiohttp' cannot use: set "
                 "transport='sdk'"
             )
-        return failed(f"{what} {_reason(chain)}")
+        return failed(f"{what} {_reason(chain, classes)}")
     for each in chain:
         # Some subclasses of ssl.SSLError lack its attributes
         if isinstance(each, aiohttp.ClientError):
             continue
         match each:
-            case OtherHostError():
-                return failed(
-                    f"{each}, which would receive the prompt: if that is intended, set it as "
-                    "base_url"
-                )
-            case httpx.TooManyRedirects():
-                return failed("the server redirects in a loop (check base_url)")
             case ssl.SSLCertVerificationError():
                 trust = "set SSL_CERT_FILE to a file of trusted certificates"
                 return failed(f"its certificate is not trusted: {each.verify_message} ({trust})")
@@ -96,11 +98,13 @@ def _connection_error(error: Exception, where: str, url: str, *, is_answering: b
                     retryable=is_answering,
                 )
             case socket.gaierror(errno=socket.EAI_NONAME):
-                return failed(f"it {_reason(chain)} (check base_url)", retryable=is_answering)
-    if isinstance(error, openai.APITimeoutError | httpx.TimeoutException):
+                return failed(
+                    f"it {_reason(chain, classes)} (check base_url)", retryable=is_answering
+                )
+    if isinstance(error, classes.timeout):
         what = "did not answer in time" if sent else "could not be connected to in time"
         return ModelError(f"{where} {what}", type="timeout", retryable=True, sent=sent)
-    return failed(f"it {_reason(chain)}", retryable=True)
+    return failed(f"it {_reason(chain, classes)}", retryable=True)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -111,7 +115,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _reason(chain: list[BaseException]) -> str:
+def _reason(chain: list[BaseException], classes: ErrorClasses) -> str:
     """What the server did, without a client's own wording."""
     for each in chain:
         match each:
@@ -119,16 +123,16 @@ def _reason(chain: list[BaseException]) -> str:
                 return "refuses connections"
             case socket.gaierror():
                 return f"has a host name that does not resolve: {each.strerror or each}"
-            case aiohttp.ServerDisconnectedError() | httpx.RemoteProtocolError():
+            case _ if isinstance(each, classes.dropped):
                 return "closed the connection without an answer"
             case TimeoutError() if not each.strerror:
                 return "did not take the connection in time"
-    last = chain[1] if len(chain) > 1 else chain[0]
     said = [each.strerror for each in chain if isinstance(each, OSError) and each.strerror]
-    return f"broke the connection: {said[-1] if said else str(last) or type(last).__name__}"
+    last = said[-1] if said else str(chain[0]) or type(chain[0]).__name__
+    return f"broke the connection: {last}"
 
 
-def _proxy_of(url: str) -> str | None:
+def proxy_of(url: str) -> str | None:
     """The environment's proxy for this address, without its user and password."""
     parts = urlsplit(url)
     proxies = getproxies()

@@ -34,8 +34,11 @@ OFFLOAD_ABOVE_CHARS = 500_000
 
 
 class OpenAILM(SharedCopies, Queryable):
-    """A model behind OpenAI's Chat Completions API, called with the official SDK. `query` sends one
-    prompt.
+    """A model behind OpenAI's Chat Completions API. `query` sends one prompt.
+
+    Calls go out over aiohttp, with what the official SDK would send: its variables OPENAI_ORG_ID,
+    OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS, SSL_CERT_FILE and SSL_CERT_DIR apply. The SDK itself
+    is only loaded for streams, for a proxy from the environment, and for OPENAI_LOG.
 
     It may be used on any number of event loops and threads: each loop has its own client, closed
     when the loop ends.
@@ -47,8 +50,8 @@ class OpenAILM(SharedCopies, Queryable):
         api_key: The key; OPENAI_API_KEY by default. Without one, OpenAI itself is refused here and
             not at the first call; a self-hosted server may need none. It never appears in a repr,
             error, log or pickle.
-        transport: "aiohttp", or "sdk" for the SDK's default, which is slow in openai 2 with 50 or
-            more concurrent calls.
+        transport: "aiohttp", or "sdk" for the official SDK and its default transport, which is
+            slow in openai 2 with 50 or more concurrent calls.
         timeout: Seconds that one call may take; in a stream, that the next piece may take. None
             waits forever.
         context_window: How many tokens the model reads at once, if known.
@@ -130,10 +133,8 @@ class OpenAILM(SharedCopies, Queryable):
         return ["openai", self.base_url, self.name, self.params]
 
     async def prepare(self) -> None:
-        """Make the running loop's client now. Otherwise the first call does, which loads the SDK
-        and takes about a second longer.
-        """
-        await self._clients.get()
+        """Make the running loop's client now; otherwise the first call does."""
+        await (await self._clients.get()).prepare()
 
     async def complete(self, request: Request) -> Completion:
         """The model's answer; a truncated one has the `finish_reason` "length".
@@ -142,6 +143,7 @@ class OpenAILM(SharedCopies, Queryable):
             ModelError: The call failed; the types are in the class's docstring.
         """
         client = await self._clients.get()
+        await client.prepare()
         try:
             async with asyncio.timeout(None) as timeout:
                 end_after(timeout, self.timeout)
