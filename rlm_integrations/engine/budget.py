@@ -318,7 +318,7 @@ class Purse:
                     usage.output_tokens, self._longest.get(reservation.model, 0)
                 )
             if self.budget.max_cost is not None:
-                cost += pricing.call_cost(usage, reservation.model, answering) or 0.0
+                cost += pricing.most_cost(usage, reservation.model, answering)
         model = answering if is_several else reservation.model
         charge = Charge(model, reservation.depth, usage, answering, tokens, cost)
         self._take(charge)
@@ -339,11 +339,12 @@ class Purse:
         """The maximum cost of a call; the higher price if another model answers for this one."""
         if self.budget.max_cost is None:
             return 0.0
-        usage = Usage(input_tokens=prompt, output_tokens=reply)
-        return max(
-            pricing.cost(usage, model) or 0.0,
-            pricing.call_cost(usage, model, self._answering.get(model, model)) or 0.0,
-        )
+        costs = []
+        for each in {model, self._answering.get(model, model)}:
+            written = prompt if pricing.has_write_price(each) else 0  # which costs more
+            usage = Usage(prompt, reply, cache_write_tokens=written)
+            costs.append(pricing.call_cost(usage, model, each) or 0.0)
+        return max(costs)
 
     def exhausted(self) -> Exhausted | None:
         """The limit that allows no further call, even if calls in flight return unused budget; None

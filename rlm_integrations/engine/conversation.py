@@ -13,6 +13,7 @@ _CHARACTERS_PER_TOKEN = 3
 # not fit into the window together
 _SHORTENED_CHARS = 300
 _EXPECTED_REPLIES = 200  # of a long run
+_COMPACTED = 0.5  # of the limit: what is left is room for the next turns
 
 
 class Conversation:
@@ -112,16 +113,19 @@ class Conversation:
     def _shorten(self) -> None:
         """Shorten messages until they fit: older outputs first, then older replies, then all except
         the question and the last message.
+
+        Older replies are shortened as well unless there is room for several turns then: each time
+        costs the provider's prefix cache.
         """
         self._counted = self._tokens = 0
-        for messages in (
-            self._of("user")[:-2],
-            self._of("assistant")[:-1],
-            self._of("user")[:-1],
-            self._of("assistant"),
+        for messages, enough in (
+            (self._of("user")[:-2], self._most * _COMPACTED),
+            (self._of("assistant")[:-1], self._most),
+            (self._of("user")[:-1], self._most),
+            (self._of("assistant"), self._most),
         ):
             self._shorten_all(messages)
-            if estimate(self.messages) <= self._most:
+            if estimate(self.messages) <= enough:
                 return
         if (last := len(self.messages) - 1) != self._question:
             others = estimate(self.messages[:last])

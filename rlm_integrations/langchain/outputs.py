@@ -120,6 +120,8 @@ def usage_metadata(usage: Usage) -> UsageMetadata:
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         total_tokens=usage.input_tokens + usage.output_tokens,
-        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+        input_token_details=InputTokenDetails(
+            cache_read=usage.cached_tokens, cache_creation=usage.cache_write_tokens
+        ),
         output_token_details=OutputTokenDetails(reasoning=usage.reasoning_tokens),
     )

@@ -1,5 +1,7 @@
 """The cost of calls, from the price list in the package `genai-prices`; nothing is downloaded."""
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rlm_integrations._concurrency.runtime import offload
@@ -15,8 +17,9 @@ def cost(usage: Usage, model: str, *, base_url: str | None = None) -> float | No
     """The cost of one call in US dollars, or None if the list has no price for the model; zero only
     for a free model.
 
-    Compute it per call: some prices rise with the length of the input. Cached input tokens have
-    their own price if the list has one; reasoning tokens are output. The first use reads the list
+    Compute it per call: some prices rise with the length of the input. Input tokens read from a
+    cache or written to one have prices of their own; the cost is unknown if there are such tokens
+    and the list has no price for them. Reasoning tokens are output. The first use reads the list
     (half a second): see `prepare`.
 
     Args:
@@ -42,9 +45,27 @@ def call_cost(
     return cost(usage, asked, base_url=base_url) if found is None and asked != answering else found
 
 
+def most_cost(usage: Usage, asked: str, answering: str) -> float:
+    """The maximum cost of one call, also if the list has no price for cached tokens: these are
+    cheaper than others. Zero without a known price.
+    """
+    found = call_cost(usage, asked, answering)
+    if found is None:
+        found = call_cost(replace(usage, cached_tokens=0), asked, answering)
+    if found is None:
+        found = call_cost(replace(usage, cached_tokens=0, cache_write_tokens=0), asked, answering)
+    return found or 0.0
+
+
 def has_price(model: str, *, base_url: str | None = None) -> bool:
     """Whether `cost` knows this model, so that a cost budget can be enforced."""
     return cost(Usage(), model, base_url=base_url) is not None
+
+
+@lru_cache(maxsize=1_000)
+def has_write_price(model: str) -> bool:
+    """Whether tokens that the provider writes to its cache have a price of their own."""
+    return cost(Usage(input_tokens=1, cache_write_tokens=1), model) is not None
 
 
 async def prepare() -> None:
@@ -57,8 +78,12 @@ def _calculation(usage: Usage, model: str, base_url: str | None) -> "PriceCalcul
     from genai_prices import calc_price
 
     cached = min(usage.cached_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
     counts = Counts(
-        input_tokens=usage.input_tokens, cache_read_tokens=cached, output_tokens=usage.output_tokens
+        input_tokens=usage.input_tokens,
+        cache_read_tokens=cached,
+        cache_write_tokens=written,
+        output_tokens=usage.output_tokens,
     )
     places = [{"provider_api_url": base_url}] if base_url else []
     for place in [*places, {}, {"provider_id": "litellm"}]:  # litellm's names are "vendor/name"
@@ -68,6 +93,8 @@ def _calculation(usage: Usage, model: str, base_url: str | None) -> "PriceCalcul
             continue
         # Many entries have no prices, or only those of embeddings: the cost would be zero or too
         # low.
-        if price.model_price.input_mtok is not None and price.model_price.output_mtok is not None:
+        needed = ["input_mtok", "output_mtok"]
+        needed += ["cache_read_mtok"] * bool(cached) + ["cache_write_mtok"] * bool(written)
+        if all(getattr(price.model_price, name, None) is not None for name in needed):
             return price  # type: ignore[no-any-return]
     return None

@@ -11,7 +11,8 @@ _LONG = 30_000
 _RATED = 10_000  # tokens whose price gives the price of one token
 
 Models = tuple[str, str]  # the one that was asked, and the one that answered
-Rates = tuple[float, float, float]  # US dollars for a token of input, from the cache, of output
+# US dollars for a token of input, from the cache, of output, written to the cache; None: unknown
+Rates = tuple[float | None, ...]
 
 
 class RunningCost:
@@ -23,7 +24,7 @@ class RunningCost:
 
     def __init__(self) -> None:
         self._tokens: dict[Models, list[int]] = {}  # as in `Rates`
-        self._rates: dict[Models, Rates | None] = {}  # None: there is no known price
+        self._rates: dict[Models, Rates] = {}
         self._long: list[tuple[Models, Usage]] = []  # calls without a price yet
         self._cost_of_long = 0.0
         self._is_unknown = False
@@ -39,11 +40,13 @@ class RunningCost:
         else:
             tokens = self._tokens.get(models)
             if tokens is None:
-                tokens = self._tokens[models] = [0, 0, 0]
+                tokens = self._tokens[models] = [0, 0, 0, 0]
             cached = min(usage.cached_tokens, usage.input_tokens)
-            tokens[0] += usage.input_tokens - cached
+            written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+            tokens[0] += usage.input_tokens - cached - written
             tokens[1] += cached
             tokens[2] += usage.output_tokens
+            tokens[3] += written
 
     def shown(self) -> str:
         """The cost in words; "" if it is zero, or not looked up yet."""
@@ -55,11 +58,10 @@ class RunningCost:
                 self._lookup = work.submit(self._look_up, missing, calls)
         cost = self._cost_of_long
         for models, tokens in self._tokens.items():
-            rates = self._rates.get(models, (0.0, 0.0, 0.0))
-            if rates is None:
-                self._is_unknown = True
-            else:
-                cost += sum(rate * count for rate, count in zip(rates, tokens, strict=True))
+            rates = self._rates.get(models, (0.0,) * len(tokens))
+            for rate, count in zip(rates, tokens, strict=True):
+                self._is_unknown = self._is_unknown or (rate is None and count > 0)
+                cost += (rate or 0.0) * count
         if self._is_unknown:
             return "cost unknown"
         return f"${cost:.4f}" if cost else ""
@@ -82,14 +84,14 @@ class RunningCost:
             self._cost_of_long += cost or 0.0
 
 
-def _rates(asked: str, answering: str) -> Rates | None:
+def _rates(asked: str, answering: str) -> Rates:
     costs = [
         pricing.call_cost(usage, asked, answering)
         for usage in (
             Usage(input_tokens=_RATED),
             Usage(input_tokens=_RATED, cached_tokens=_RATED),
             Usage(output_tokens=_RATED),
+            Usage(input_tokens=_RATED, cache_write_tokens=_RATED),
         )
     ]
-    found = [cost / _RATED for cost in costs if cost is not None]
-    return (found[0], found[1], found[2]) if len(found) == len(costs) else None
+    return tuple(None if cost is None else cost / _RATED for cost in costs)

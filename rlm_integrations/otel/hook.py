@@ -228,6 +228,8 @@ class OTelHook:
             attributes["gen_ai.usage.output_tokens"] = usage.output_tokens
             if usage.cached_tokens:
                 attributes["gen_ai.usage.cache_read.input_tokens"] = usage.cached_tokens
+            if usage.cache_write_tokens:
+                attributes["gen_ai.usage.cache_creation.input_tokens"] = usage.cache_write_tokens
             if usage.reasoning_tokens:
                 attributes["gen_ai.usage.reasoning.output_tokens"] = usage.reasoning_tokens
         span.set_attributes(about | attributes)

@@ -14,6 +14,7 @@ _TOKENS = (
     ("input_tokens", "input_tokens", "Input tokens, with cached ones."),
     ("output_tokens", "output_tokens", "Output tokens, with those of reasoning."),
     ("cached_tokens", "cache_read.input_tokens", "Input tokens from the provider's cache."),
+    ("cache_write_tokens", "cache_creation.input_tokens", "Input tokens written to its cache."),
     ("reasoning_tokens", "reasoning.output_tokens", "Output tokens of reasoning."),
 )
 

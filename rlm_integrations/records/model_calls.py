@@ -50,12 +50,21 @@ class Usage:
     """The token counts that the provider reported.
 
     Cached tokens are part of the input, reasoning tokens part of the output.
+
+    Attributes:
+        input_tokens: Tokens of the prompt.
+        output_tokens: Tokens of the reply.
+        cached_tokens: Input tokens that the provider read from its cache.
+        reasoning_tokens: Output tokens of reasoning.
+        cache_write_tokens: Input tokens that the provider wrote to its cache and charges for that,
+            as Anthropic does.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
         """The sum of two counts."""
@@ -64,6 +73,7 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
         )
 
 

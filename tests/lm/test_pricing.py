@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from rlm_integrations.lm import pricing
-from rlm_integrations.lm.pricing import call_cost, cost, has_price
+from rlm_integrations.lm.pricing import call_cost, cost, has_price, most_cost
 from rlm_integrations.records import Usage
 
 CALL = Usage(input_tokens=1_000_000, output_tokens=100_000)
@@ -22,14 +22,18 @@ def test_a_call_costs_its_tokens() -> None:
 
 
 def test_cached_tokens_have_their_own_price() -> None:
-    """Cached tokens are part of the input and cheaper; if the list has no price for them, they cost
-    the price of input.
+    """Cached tokens are part of the input and cheaper, and those written to a cache dearer; if the
+    list has no price for them, the cost is unknown, and a budget counts the price of input.
     """
     assert cost(Usage(1_000_000, 0, 400_000), "gpt-4o") == pytest.approx(0.6 * 2.5 + 0.4 * 1.25)
-    assert (
-        cost(Usage(1_000_000, 0, 400_000), "mistral-large-latest")
-        == cost(Usage(1_000_000, 0), "mistral-large-latest")
-        > 0
+    name = "mistral-large-latest"
+    assert cost(Usage(1_000_000, 0, 400_000), name) is None
+    assert cost(Usage(1_000_000, 0, 0, 0, 400_000), name) is None
+    plain = cost(Usage(1_000_000, 0), name)
+    for usage in (Usage(1_000_000, 0, 400_000), Usage(1_000_000, 0, 400_000, 0, 1_000)):
+        assert most_cost(usage, name, name) == plain > 0
+    assert cost(Usage(1_000_000, 0, 500_000, 0, 400_000), "claude-sonnet-4-5") == pytest.approx(
+        0.1 * 6 + 0.5 * 0.6 + 0.4 * 7.5
     )
     # More cached than input tokens: a provider's mistake
     assert cost(Usage(100, 0, 400), "gpt-4o") == cost(Usage(100, 0, 100), "gpt-4o")

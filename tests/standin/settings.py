@@ -41,12 +41,13 @@ FaultKind = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """The token counts that a reply reports."""
+    """The token counts that a reply reports; `written` to a cache is Anthropic's."""
 
     input: int = 0
     output: int = 0
     cached: int = 0
     reasoning: int = 0
+    written: int = 0
 
 
 @dataclass(frozen=True, slots=True)

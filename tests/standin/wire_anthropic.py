@@ -79,8 +79,8 @@ def usage_of(ask: Ask, reply: Reply) -> dict[str, Any]:
     """Token counts. Cached tokens are not in `input_tokens`."""
     said = counts_of(ask, reply)
     return {
-        "input_tokens": said.input - said.cached,
-        "cache_creation_input_tokens": 0,
+        "input_tokens": said.input - said.cached - said.written,
+        "cache_creation_input_tokens": said.written,
         "cache_read_input_tokens": said.cached,
         "output_tokens": said.output,
         "output_tokens_details": {"thinking_tokens": said.reasoning},

@@ -192,10 +192,15 @@ def completed(
 
 
 def usage_from(
-    input_tokens: Any, output_tokens: Any, cached_tokens: Any = 0, reasoning_tokens: Any = 0
+    input_tokens: Any,
+    output_tokens: Any,
+    cached_tokens: Any = 0,
+    reasoning_tokens: Any = 0,
+    cache_write_tokens: Any = 0,
 ) -> Usage | None:
     """The counts, or None if they are missing or invalid."""
-    counts = (input_tokens, output_tokens, cached_tokens or 0, reasoning_tokens or 0)
+    parts = (cached_tokens or 0, reasoning_tokens or 0, cache_write_tokens or 0)
+    counts = (input_tokens, output_tokens, *parts)
     return (
         Usage(*counts) if all(isinstance(count, int) and count >= 0 for count in counts) else None
     )

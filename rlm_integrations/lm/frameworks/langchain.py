@@ -40,6 +40,7 @@ from rlm_integrations.lm.frameworks.base import (
     usage_from,
 )
 from rlm_integrations.lm.frameworks.home_loop import per_object
+from rlm_integrations.lm.frameworks.langchain_caching import takes_cache_points, with_cache_points
 from rlm_integrations.lm.frameworks.langchain_callbacks import (
     inherited,
     surrounding,
@@ -58,6 +59,12 @@ KINDS: dict[str, type[BaseMessage]] = {
 DETOURS = {BaseChatModel._agenerate, SimpleChatModel._agenerate}  # noqa: SLF001
 # Runnables that never return a model's message.
 NO_MODELS = (BaseLLM, BaseOutputParser, BasePromptTemplate, BaseRetriever, BaseTool)
+# Input tokens written to the provider's cache: Anthropic's integration counts each in one of them
+_CACHE_WRITES: Final = (
+    "cache_creation",
+    "ephemeral_5m_input_tokens",
+    "ephemeral_1h_input_tokens",
+)
 MAX_CONFIGURED: Final = 32  # models of different configurations kept, with their connections
 
 # Adds to the configuration of a call, mainly the callbacks of the outer run. Without it,
@@ -99,6 +106,7 @@ class LangChainLM(ForeignLM[AIMessage]):
         self._bound = _bound_of(self.models) if _takes_arguments(asked) else None
         self.reply_tokens = _own_bound(asked, self.models)
         self._stream_usage = _StreamUsage(asked, self.models)
+        self._is_cached = takes_cache_points(asked, self.models)
 
     async def _ask(self, arguments: Mapping[str, Any]) -> AIMessage:
         with surrounding(arguments["config"]["callbacks"]):
@@ -117,6 +125,9 @@ class LangChainLM(ForeignLM[AIMessage]):
         if self._stream_usage.is_missing(params, streamed=wants_stream(callbacks)):
             params["stream_usage"] = True
         messages = [KINDS[message.role](message.content) for message in request.messages]
+        # Of sub-models each prompt is another one: to cache it would only cost
+        if self._is_cached and request.role == "root":
+            messages = with_cache_points(messages)
         return {**params, "input": messages, "config": config}
 
     def completion(self, reply: AIMessage) -> Completion:
@@ -395,4 +406,5 @@ def _usage(message: BaseMessage) -> Usage | None:
         counts["output_tokens"],
         cached.get("cache_read"),
         reasoning.get("reasoning"),
+        sum(cached.get(key) or 0 for key in _CACHE_WRITES),
     )

@@ -182,7 +182,7 @@ def _usage(body: Mapping[str, Any], more: Mapping[str, Any]) -> Usage | None:
         )
         details = _as_mapping(counts.get("output_tokens_details"))
         return usage_from(
-            given, counts.get("output_tokens"), cached, details.get("thinking_tokens")
+            given, counts.get("output_tokens"), cached, details.get("thinking_tokens"), written
         )
     if "prompt_token_count" in counts:  # Google's output does not include thinking tokens
         thought = counts.get("thoughts_token_count") or 0
