@@ -1,13 +1,15 @@
-"""The id, the documents and the models of a run, as its record names them, and its version."""
+"""The version of this library; the id, the documents and the models of a run, as its record has
+them.
+"""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from rlm_integrations.errors import InputError, quote_value
+
+VERSION = "0.1.0"  # of this library; pyproject.toml refers to it
 
 # How runs end that can be resumed
 RESUMABLE: Final = frozenset({"cancelled", "failed", "model_error", "sandbox_lost"})
@@ -104,12 +106,3 @@ class RunSetup:
     version: str
     started: float
     previous: PreviousRun | None = None
-
-
-@cache
-def library_version() -> str:
-    """The version of this library; "" if its files were copied, not installed."""
-    try:
-        return version("rlm-integrations")
-    except PackageNotFoundError:
-        return ""

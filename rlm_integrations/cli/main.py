@@ -4,7 +4,6 @@ import argparse
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Final
 
 from rlm_integrations.cli import exit_codes
@@ -32,6 +31,7 @@ from rlm_integrations.errors import (
     RLMError,
     SandboxError,
 )
+from rlm_integrations.run_setup import VERSION
 
 # Each adds a command, in the order of the help
 _COMMANDS = (
@@ -70,7 +70,7 @@ def build_parser() -> Parser:
     whole.add_argument(
         "--version",
         action=PrintAndExit,
-        make=lambda parser, _: f"{parser.prog} {version('rlm-integrations')}",
+        make=lambda parser, _: f"{parser.prog} {VERSION}",
         help="show the version and exit",
     )
     whole.add_argument(

@@ -2,20 +2,14 @@
 be made to fill the memory.
 """
 
-import bz2
-import gzip
 import io
-import lzma
 import os
 import stat
 import struct
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from rlm_integrations.corpus.fixed_width import identity, open_regular
 from rlm_integrations.corpus.folder import MAX_FILE_BYTES, MAX_FILES, OVER_LIMIT
@@ -23,16 +17,15 @@ from rlm_integrations.corpus.ignoring import DEFAULT, IgnoreRules
 from rlm_integrations.corpus.source import is_name
 from rlm_integrations.errors import ContextError
 
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
+
 MAX_BYTES: Final = 500_000_000  # unpacked
 MAX_RATIO: Final = 200  # unpacked to packed, of an archive that has more than the following
 FREE_BYTES: Final = 50_000_000
 _STEP: Final = 1 << 18
 
-_COMPRESSED: Final[dict[str, Callable[[IO[bytes]], Any]]] = {
-    ".gz": lambda file: gzip.GzipFile(fileobj=file),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-}
+_COMPRESSED: Final = (".gz", ".bz2", ".xz")
 _TARS: Final = {
     ".tgz": ".gz",
     ".tbz2": ".bz2",
@@ -40,11 +33,31 @@ _TARS: Final = {
     ".tar": "",
     **{f".tar{suffix}": suffix for suffix in _COMPRESSED},
 }
-_BROKEN: Final = (
-    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, ValueError, LookupError, OverflowError, struct.error),
-    NotImplementedError,
-)
+
+
+def _broken(*more: type[Exception]) -> tuple[type[Exception], ...]:
+    """The errors of damaged files. Modules for archives are imported by the first archive."""
+    from lzma import LZMAError
+    from tarfile import TarError
+    from zipfile import BadZipFile
+    from zlib import error as zlib_error
+
+    return (
+        *(BadZipFile, TarError, zlib_error, LZMAError),
+        *(EOFError, OSError, ValueError, LookupError, OverflowError, struct.error),
+        NotImplementedError,
+        *more,
+    )
+
+
+def _decompressed(file: IO[bytes], suffix: str) -> Any:
+    import bz2
+    import gzip
+    import lzma
+
+    if suffix == ".gz":
+        return gzip.GzipFile(fileobj=file)
+    return bz2.BZ2File(file) if suffix == ".bz2" else lzma.LZMAFile(file)
 
 
 class Unpack(Protocol):
@@ -108,7 +121,7 @@ def unpack_text(path: Path) -> bytes:
         ContextError: It cannot be read, or is larger than the limits.
     """
     with _opened(path) as (file, size):
-        bounded = _Bounded(_COMPRESSED[path.suffix.lower()](file), size)
+        bounded = _Bounded(_decompressed(file, path.suffix.lower()), size)
         return b"".join(iter(bounded.read, b""))
 
 
@@ -121,7 +134,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
             yield file, before.st_size
         except ContextError as error:
             raise ContextError(f"{str(path)!r} {error}") from None
-        except _BROKEN as error:
+        except _broken() as error:
             raise ContextError(
                 f"{str(path)!r} cannot be unpacked: it is damaged, or another kind of file"
                 f" ({error})"
@@ -163,8 +176,10 @@ class _Bounded(io.RawIOBase):
 
 
 def _unzipped(file: IO[bytes], size: int) -> Iterator[tuple[str, bytes | str]]:
+    from zipfile import ZipFile
+
     budget = _Bounded(file, size)
-    with zipfile.ZipFile(file) as archive:
+    with ZipFile(file) as archive:
         for info in archive.infolist():
             if info.filename.endswith("/"):  # `is_dir` fails if a member has no name
                 continue
@@ -178,7 +193,7 @@ def _unzipped(file: IO[bytes], size: int) -> Iterator[tuple[str, bytes | str]]:
                 yield info.filename, _member(archive, info, budget)
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Bounded) -> bytes | str:
+def _member(archive: "ZipFile", info: "ZipInfo", budget: _Bounded) -> bytes | str:
     parts: list[bytes] = []
     try:
         with archive.open(info) as member:
@@ -187,13 +202,15 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Bounded) -
                 parts.append(part)
     except ContextError:
         raise
-    except (*_BROKEN, RuntimeError):
+    except _broken(RuntimeError):
         return "damaged"
     return b"".join(parts)
 
 
 def _untarred(file: IO[bytes], size: int, compression: str) -> Iterator[tuple[str, bytes | str]]:
-    unpacked = _COMPRESSED[compression](file) if compression else file
+    import tarfile
+
+    unpacked = _decompressed(file, compression) if compression else file
     bounded = _Bounded(unpacked, size)
     with tarfile.open(fileobj=bounded, mode="r|") as archive:
         for info in archive:

@@ -13,13 +13,7 @@ from rlm_integrations.engine.settings import Settings
 from rlm_integrations.engine.tree import Tree
 from rlm_integrations.errors import quote_value
 from rlm_integrations.result import RLMResult
-from rlm_integrations.run_setup import (
-    ModelNames,
-    PreviousRun,
-    RunSetup,
-    SourceInfo,
-    library_version,
-)
+from rlm_integrations.run_setup import VERSION, ModelNames, PreviousRun, RunSetup, SourceInfo
 
 # Options that must be the same: with others, the run's code would do something else
 _FIXED = (
@@ -80,7 +74,7 @@ async def setup_of(
         sources=sources,
         models=models,
         options=options,
-        version=library_version(),
+        version=VERSION,
         started=started,
         previous=previous,
     )

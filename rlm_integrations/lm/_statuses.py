@@ -5,7 +5,6 @@ client.
 import math
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from rlm_integrations.errors import ModelError
@@ -96,6 +95,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         except (KeyError, ValueError):
             continue
         return max(0.0, seconds) if math.isfinite(seconds) else None
+    from email.utils import parsedate_to_datetime
+
     try:
         until = parsedate_to_datetime(headers["retry-after"]).timestamp()
     except (KeyError, ValueError):

@@ -1,7 +1,6 @@
 """The hook that exports events."""
 
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from rlm_integrations.errors import MissingExtraError
@@ -35,6 +34,7 @@ from rlm_integrations.otel.values import (
     tool_attributes,
 )
 from rlm_integrations.records import LLMError, Message
+from rlm_integrations.run_setup import VERSION
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -76,7 +76,7 @@ class OTelHook:
 
         self._include_content = include_content
         self._provider = provider
-        name, number = "rlm_integrations", version("rlm-integrations")
+        name, number = "rlm_integrations", VERSION
         self._tracer = trace.get_tracer(name, number, tracer_provider)
         self._metrics = CallMetrics(metrics.get_meter(name, number, meter_provider))
         self._scope_class = Scope

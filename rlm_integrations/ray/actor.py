@@ -24,7 +24,7 @@ from rlm_integrations.ray.held_session import (
     SessionOpening,
 )
 from rlm_integrations.result import RLMResult
-from rlm_integrations.run_setup import library_version
+from rlm_integrations.run_setup import VERSION
 from rlm_integrations.storage.owner import this_machine
 
 _MAX_RLMS = 8  # kept, with their connections, for further runs
@@ -82,9 +82,9 @@ class ActorProcess:
     """
 
     def __init__(self, version: str) -> None:
-        if version != library_version():
+        if version != VERSION:
             raise InputError(
-                f"this node has rlm-integrations {library_version()}, and the program {version}: "
+                f"this node has rlm-integrations {VERSION}, and the program {version}: "
                 "install the same version on every node"
             )
         self._documents = HeldDocuments()

@@ -10,7 +10,7 @@ from ray.exceptions import ObjectLostError, RayActorError
 
 from rlm_integrations.errors import ClusterError, InputError
 from rlm_integrations.ray.actor import ActorProcess
-from rlm_integrations.run_setup import library_version
+from rlm_integrations.run_setup import VERSION
 
 # How a call of an actor fails if its process, or its node, has ended
 ACTOR_ENDED = (RayActorError, ObjectLostError)
@@ -66,7 +66,7 @@ class Actors:
                 **options,
             }
         )
-        self._actors = [remote.remote(library_version()) for _ in range(count)]
+        self._actors = [remote.remote(VERSION) for _ in range(count)]
         self._load = [0] * count
         self._ended = set[int]()  # actors that do not start again, by number
         # Actors that are not known to be running, by number, each with what ends when it is

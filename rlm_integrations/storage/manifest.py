@@ -2,14 +2,13 @@
 
 import re
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Annotated, Any, Final
 from uuid import UUID, uuid4
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from rlm_integrations.errors import DamagedDataError, InputError
-from rlm_integrations.run_setup import SourceInfo
+from rlm_integrations.run_setup import VERSION, SourceInfo
 
 MODEL_CHARS: Final = 100  # of the name of a job's root model
 _USUAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -85,7 +84,7 @@ class Manifest(BaseModel):
     sources: tuple[SourceInfo, ...] = ()
     document: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     options: dict[str, Any] = Field(default_factory=dict)
-    library_version: str = Field(default_factory=lambda: version("rlm-integrations"))
+    library_version: str = VERSION
     prompts_sha256: str = ""
     # Python's own UTC: an object of pydantic's that lives until the interpreter's end can crash it
     created_at_utc: Annotated[AwareDatetime, AfterValidator(_in_utc)] = Field(

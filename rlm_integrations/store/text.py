@@ -23,8 +23,8 @@ STEP_CHARS: Final = 1 << 16
 # Scripts without spaces between words: each character is indexed as a word, and searches look for
 # pairs.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_CHARACTER = re.compile(f"[{_UNSPACED}]")
-_PART = re.compile(rf"(?P<run>[{_UNSPACED}]+)|[^\W_{_UNSPACED}]+")
+_CHARACTER = f"[{_UNSPACED}]"  # patterns that take milliseconds to compile
+_PART = rf"(?P<run>[{_UNSPACED}]+)|[^\W_{_UNSPACED}]+"
 
 
 class TextIndex(Protocol):
@@ -79,7 +79,7 @@ def spaced(text: str) -> str:
         return text
     return "".join(
         [
-            _CHARACTER.sub(r" \g<0> ", text[at : at + STEP_CHARS])
+            re.sub(_CHARACTER, r" \g<0> ", text[at : at + STEP_CHARS])
             for at in range(0, len(text), STEP_CHARS)
         ]
     )
@@ -91,7 +91,7 @@ def words(text: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for piece in _pieces(text):
-        for part in _PART.finditer(normalize("NFC", piece).casefold()):
+        for part in re.finditer(_PART, normalize("NFC", piece).casefold()):
             run = part["run"]
             several = (
                 [part[0]]

@@ -19,7 +19,7 @@ from rlm_integrations._concurrency.runtime import threads
 from rlm_integrations.lm.offline.sentences import ParsedQuestion, extract, read_question
 from rlm_integrations.lm.query import Queryable
 from rlm_integrations.records import Completion, Message, Request, Usage
-from rlm_integrations.run_setup import library_version
+from rlm_integrations.run_setup import VERSION
 
 NOTICE: Final = (
     "offline is not a language model: it finds sentences that contain the question's words, and"
@@ -61,7 +61,7 @@ class OfflineLM(Queryable):
 
     def cache_identity(self, request: Request) -> object:
         """What its programs depend on; see `CacheableLM`."""
-        return [self.name, library_version(), request.role, request.query]
+        return [self.name, VERSION, request.role, request.query]
 
     async def complete(self, request: Request) -> Completion:
         """The next program as root; the best quotes as sub-model."""
