@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rlm_integrations.corpus import Corpus, documents, folder, reading
@@ -19,6 +19,7 @@ PATTERNS = [
     *NAMES,
     *"*.txt *.log a/ /a a/b a/** **/b a/**/b **/build/ build/* !a !*.txt !b/ !/a".split(),
     *"[ab] [!a]* [^b] [a-c] [b-a] [ a[ a\\ \\#a \\!a ? ?b * ** ***/a *a* /**/a a** **a".split(),
+    *"*** a/*** a/***/b".split(),
     *["x y ", "x\\ y", "a \\ ", "#a", "", "/", "!", "a//b", "[]a]", "[[]a[]]", "a?/b", "!build/"],
 ]
 
@@ -43,6 +44,7 @@ def write(root: Path, files: Mapping[str, str | bytes]) -> Path:
         max_size=3,
     ),
 )
+@example(paths=[["a"], ["b", "a"]], ignores={"": ["***/a"]})
 def test_files_are_ignored_as_in_git(
     tmp_path: Path, paths: list[list[str]], ignores: dict[str, list[str]]
 ) -> None:

@@ -84,6 +84,7 @@ def path_pattern(pattern: str) -> re.Pattern[str] | None:
 
 def _expression(pattern: str) -> str | None:
     """The pattern as a regular expression for a whole path; None if it is invalid."""
+    pattern = re.sub(r"(?<![^/])\*{3,}(?![^/])", "**", pattern)  # for git, all the same
     if pattern.startswith("**/"):
         found, at = "(?:.*/)?", 3
     else:
