@@ -12,7 +12,7 @@ import pytest
 from rlm_integrations.run_setup import ModelNames, RunSetup
 from rlm_integrations.storage import Storage
 from tests._cli import FACT, QUESTION, Shell, bare_environment, block, forked, run, until
-from tests.standin import serve_in_thread
+from tests.standin import Fault, serve_in_thread
 
 __all__ = ["bare_environment", "run"]  # fixtures
 
@@ -76,6 +76,24 @@ def test_a_run_whose_process_was_killed_goes_on() -> None:
         assert len(prompts) <= 30 + 5  # those that were on their way
 
 
+def test_a_model_of_a_provider_is_named_again(
+    run: Callable[..., Shell], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run with a model that LangChain creates can be resumed with its whole name: a record does
+    not choose the provider.
+    """
+    script = [block("print(llm_query('hello'))"), block("FINAL('found it')")]
+    words = ["--model", "anthropic:claude-sonnet-5"]
+    with serve_in_thread(scripts={"claude-sonnet-5": script}, faults=[Fault("auth")]) as server:
+        monkeypatch.setenv("ANTHROPIC_API_URL", server.base_url.removesuffix("/v1"))
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-0123456789")
+        code, _, err = run("ask", "report.txt", QUESTION, "--storage", "runs", *words)
+        assert (code, "claude-sonnet-5" in err) == (4, True), err
+        run_id = run("runs")[1].split()[0]
+        server.change(faults=[])
+        assert run("resume", run_id, *words)[:2] == (0, "found it\n")
+
+
 def test_wrong_use_is_told_before_anything_is_opened(run: Callable[..., Shell]) -> None:
     """An unknown run, a folder that is not a storage, and an unknown option exit with 2."""
     run("ask", "report.txt", FACT, "--storage", "runs")
@@ -114,6 +132,10 @@ def test_a_run_of_another_version_is_told_apart(
     [
         ({"options": {"sandbox": "inprocess"}}, "began with --sandbox inprocess"),
         ({"models": ModelNames(root="openai:m@http://host/v1")}, "names the model 'openai:m@http"),
+        (
+            {"models": ModelNames(root="litellm:m")},
+            "the model 'litellm:m' with an address",
+        ),
     ],
 )
 def test_a_record_chooses_neither_a_sandbox_nor_an_address(

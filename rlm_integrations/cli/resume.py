@@ -35,6 +35,12 @@ def add_resume(commands: Any) -> None:
     add_storage(resume, DEFAULT_STORAGE)
     models = resume.add_argument_group("models")
     models.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the run's root model, if its name needs a provider: anthropic:claude-sonnet-5",
+    )
+    models.add_argument("--sub-model", metavar="NAME", help="the same for the model of its code")
+    models.add_argument(
         "--base-url", metavar="URL", help="API of the run's models, if it is not the default one"
     )
     add_sandbox(resume, "must be named again if the run began in another one than %(default)s")
@@ -67,6 +73,7 @@ def _rlm(
     from rlm_integrations.engine.prompts import Prompt
     from rlm_integrations.engine.rlm import RLM
     from rlm_integrations.events import Emitter
+    from rlm_integrations.lm.providers import is_foreign
     from rlm_integrations.records import Budget
 
     stored = setup.options
@@ -78,15 +85,24 @@ def _rlm(
             f"run {options.run_id!r} began with --sandbox inprocess, which does not restrict its "
             "code: name it again to go on"
         )
-    if addresses := [name for name in (models.root, *models.subs.values()) if "@" in name]:
+    names = (models.root, *models.subs.values())
+    if chosen := [name for name in names if "@" in name or is_foreign(name)]:
         raise InputError(
-            f"run {options.run_id!r} names the model {quote_value(addresses[0])} with an address: "
-            "resume it with RLM(…).resume and a model of your own"
+            f"run {options.run_id!r} names the model {quote_value(chosen[0])} with an address or a "
+            "provider: resume it with RLM(…).resume and a model of your own"
         )
+    given: dict[str, str] = {}
+    if options.sub_model is not None:
+        given[models.subs[models.default]] = options.sub_model
+    if options.model is not None:
+        given[models.root] = options.model
     try:
         return RLM(
-            named_model(models.root, options.base_url),
-            {name: named_model(model, options.base_url) for name, model in models.subs.items()},
+            named_model(given.get(models.root, models.root), options.base_url),
+            {
+                name: named_model(given.get(model, model), options.base_url)
+                for name, model in models.subs.items()
+            },
             max_iterations=stored["max_iterations"],
             max_depth=stored["max_depth"],
             max_parallel_calls=stored["max_parallel_calls"],

@@ -9,7 +9,7 @@ from rlm_integrations.engine.rlm import RLM
 from rlm_integrations.errors import InputError, quote_value
 from rlm_integrations.lm.asker import Retry
 from rlm_integrations.lm.base import LM
-from rlm_integrations.lm.resolve import FOREIGN
+from rlm_integrations.lm.providers import is_foreign
 from rlm_integrations.records import Budget, Completion, Limits, Request
 from rlm_integrations.run_setup import ModelNames
 from rlm_integrations.storage import Manifest
@@ -36,7 +36,7 @@ class JobModel:
 
     def __init__(self, name: str) -> None:
         self.name = name.removeprefix("openai:")
-        if "@" in name or not self.name.strip() or self.name.partition(":")[0] in FOREIGN:
+        if "@" in name or not self.name.strip() or is_foreign(self.name):
             raise InputError(
                 "a job's model is a name at the address that its worker has, such as 'gpt-5-mini', "
                 f"or 'offline'; not {name!r}"

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from rlm_integrations.errors import InputError, MissingExtraError
 from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.providers import chat_model_of, is_foreign, provider_in
 
 # By the package of a class of a framework's model: the module of its adapter, imported at the first
 # use, and the extra that it needs.
@@ -17,28 +18,16 @@ ADAPTERS = {
 VALID_MODELS = (
     "a model is a name at OpenAI or OPENAI_BASE_URL ('gpt-5-mini'), 'openai:NAME@BASE_URL' for "
     "any server with OpenAI's API ('openai:llama3.1:8b@http://localhost:11434/v1'), 'offline', a "
+    "name for LangChain's init_chat_model ('anthropic:claude-sonnet-5', 'ollama:llama3.1:8b'), a "
     "LangChain BaseChatModel, a LlamaIndex LLM, or an object with `name`, `context_window` and "
     "`complete`, such as OpenAILM"
 )
-# Providers that other libraries write before a colon. In the name of a local model ('llama3.1:8b')
-# a colon follows other names.
-FOREIGN = {
-    "anthropic",
-    "azure_openai",
-    "bedrock",
-    "cohere",
-    "fireworks",
-    "google",
-    "google_genai",
-    "google_vertexai",
-    "groq",
-}
-FOREIGN |= {"huggingface", "mistralai", "ollama", "together", "vllm"}
 
 
 def resolve(model: object) -> LM:
     """The model that a string names, or the object itself if it is a model.
 
+    A name such as "anthropic:claude-sonnet-5" is a model of LangChain's `init_chat_model`.
     A model of LangChain or LlamaIndex gets an adapter; all adapters of one object share one
     limiter.
 
@@ -84,7 +73,9 @@ def _by_name(text: str) -> LM:
                 "begins with http:// or https://"
             )
         return OpenAILM(parts["name"], base_url=parts["base_url"])
-    if not text.strip() or "@" in text or text.partition(":")[0] in FOREIGN:
+    if (provider := provider_in(text)) is not None:
+        return _adapted(chat_model_of(text, provider), "langchain", "langchain")
+    if not text.strip() or "@" in text or is_foreign(text):
         raise InputError(f"{VALID_MODELS}; not {text!r}")
     return OpenAILM(text)
 

@@ -2,6 +2,8 @@
 names of providers.
 """
 
+import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -10,9 +12,10 @@ from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import SystemMessage
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 
-from rlm_integrations import RLM, Budget, Limits
+from rlm_integrations import RLM, Budget, Limits, allm_batch
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.langchain import LLMBatchRunnable, RLMRunnable
+from rlm_integrations.lm.providers import PACKAGES
 from rlm_integrations.lm.resolve import resolve
 from tests.langchain.conftest import Tracer, tree
 from tests.langchain.test_trace import APIS, through
@@ -176,16 +179,21 @@ def test_the_answering_model_is_charged(standin: StandIn) -> None:
 PROVIDERS = [(f"anthropic:{CLAUDE}", "ANTHROPIC"), (f"google_genai:{GEMINI}", "GOOGLE")]
 
 
+def at_standin(standin: StandIn, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+    """Have the clients of a provider's models call the stand-in."""
+    address = standin.base_url.removesuffix("/v1")
+    monkeypatch.setenv(f"{provider}_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_API_URL", address)
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", address)
+
+
 @APIS
 @pytest.mark.parametrize(("name", "provider"), PROVIDERS)
 async def test_names_of_providers(
     standin: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, provider: str, api: str
 ) -> None:
     """Names that `create_agent` accepts are accepted, and the model's own retries are off."""
-    address = standin.base_url.removesuffix("/v1")
-    monkeypatch.setenv(f"{provider}_API_KEY", KEY)
-    monkeypatch.setenv("ANTHROPIC_API_URL", address)
-    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", address)
+    at_standin(standin, monkeypatch, provider)
     runnable = RLMRunnable(name, {"sub": name}, context="a document")
     assert (await through(api, runnable, "Who?"))["answer"] == ANSWER
     assert runnable.root_llm.max_retries == LLMBatchRunnable(name).llm.max_retries == 0
@@ -198,16 +206,50 @@ async def test_names_of_providers(
 )
 def test_names_that_cannot_be_created(name: str, why: str) -> None:
     """A missing key or package is an error when the name is given."""
-    for make in (RLMRunnable, LLMBatchRunnable):
+    for make in (RLMRunnable, LLMBatchRunnable, RLM, lambda name: RLM("offline", {"a": name})):
         with pytest.raises(InputError, match=why):
             make(name)
 
 
 def test_langchain_itself_is_needed_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package langchain, the error says what to install."""
-    monkeypatch.setitem(__import__("sys").modules, "langchain.chat_models", None)
-    with pytest.raises(InputError, match="pip install langchain"):
-        RLMRunnable("anthropic:x")
+    """Without the package langchain, or the provider's, the error names both."""
+    both = "needs the packages langchain and {0}: pip install langchain {0}"
+    with pytest.raises(InputError, match=both.format("langchain-ollama")):
+        RLM("ollama:llama3.1:8b")
+    monkeypatch.setitem(sys.modules, "langchain.chat_models", None)
+    for make in (RLMRunnable, RLM):
+        with pytest.raises(InputError, match=both.format("langchain-anthropic")):
+            make("anthropic:x")
+
+
+@pytest.mark.parametrize(("name", "provider"), PROVIDERS)
+async def test_names_of_providers_work_wherever_a_model_is_named(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, name: str, provider: str
+) -> None:
+    """A name for `init_chat_model` works as root, as sub-model, in batches and in a pickled RLM,
+    without a face.
+    """
+    at_standin(standin, monkeypatch, provider)
+    rlm = pickle.loads(pickle.dumps(RLM(name, {"sub": name})))
+    assert (await rlm.acompletion("Who?", "a document")).answer == ANSWER
+    assert await allm_batch(["x"], name) == [answer_to("x")]
+    standin_model = name.partition(":")[2]
+    assert rlm.options["root_llm"].name == standin_model
+    assert {call.model for call in standin.calls()} == {standin_model}
+
+
+def test_all_providers_of_langchain_are_known() -> None:
+    """Every provider of `init_chat_model` is known with its package, but OpenAI, which has a client
+    of its own.
+    """
+    from langchain.chat_models.base import _BUILTIN_PROVIDERS
+
+    module_of = {
+        provider: each[0].partition(".")[0] for provider, each in _BUILTIN_PROVIDERS.items()
+    }
+    assert {name: package.replace("-", "_") for name, package in PACKAGES.items()} == {
+        name: module for name, module in module_of.items() if name != "openai"
+    }
 
 
 def test_the_prompt_reaches_a_chain_as_messages() -> None:

@@ -77,8 +77,9 @@ def test_an_invalid_model_is_refused(wrong: Any) -> None:
         "openai:x@localhost:8000/v1",
         "openai:@http://h/v1",
         "gpt@http://h/v1",
-        "anthropic:claude-x",
-        "ollama:x",
+        "google:gemini",
+        "vllm:x",
+        "anthropic:",
     ],
 )
 def test_invalid_names(wrong: str) -> None:
