@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import struct
+import sys
 from typing import IO, Any, Final
 
 from rlm_integrations.extraction.builder import TextBuilder, UnreadableError
@@ -22,6 +23,8 @@ def main(descriptor: int) -> None:
     """Answer the requests on this socket until the host closes it."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # pypdf imports it if it is there, for images, which are not extracted
+    sys.modules["PIL"] = None  # type: ignore[assignment]
     with socket.socket(fileno=descriptor) as connection:
         while True:
             request, files, _, _ = socket.recv_fds(connection, REQUEST_BYTES, 1)

@@ -138,7 +138,13 @@ class Extractor:
                 try:
                     self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
                         [
-                            *[sys.executable, "-I", "-S", "-B", "-c", _BOOT],
+                            *[
+                                sys.executable,
+                                "-I",
+                                "-S",
+                                *(["-B"] if sys.dont_write_bytecode else []),
+                            ],
+                            *["-c", _BOOT],
                             *[str(theirs.fileno()), *dict.fromkeys(folders)],
                         ],
                         pass_fds=[theirs.fileno()],
