@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlm_integrations.corpus import Corpus
+    from rlm_integrations.corpus.data import Data
     from rlm_integrations.coverage import Coverage
     from rlm_integrations.engine.chat import Chat
     from rlm_integrations.engine.front_types import Context, Model
@@ -115,6 +116,7 @@ __all__ = [
     "Corpus",
     "Coverage",
     "DamagedDataError",
+    "Data",
     "Event",
     "Execution",
     "FunctionCall",
@@ -172,6 +174,7 @@ __all__ = [
 
 _HOMES = {
     "corpus": ["Corpus"],
+    "corpus.data": ["Data"],
     "coverage": ["Coverage"],
     "engine.chat": ["Chat"],
     "engine.front_types": ["Context", "Model"],

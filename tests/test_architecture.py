@@ -257,6 +257,8 @@ HEAVY = [
     "obstore",
     "openai",
     "opentelemetry",
+    "pandas",
+    "polars",
     "psycopg",
     "pydantic",
     "pypdf",

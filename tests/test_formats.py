@@ -394,6 +394,7 @@ def test_the_pages_of_loaders_are_cited() -> None:
         ("x.json", '[1, {"a b": "c\\"d"}]', "d", ' $[1]["a b"]'),
         ("x.json", '{"a": {"b": 1, "c": 2}}', '1, "c"', " $.a"),
         ("x.json", '"text"', "ext", " $"),
+        ("x.json", '[{"a": 1},\n {"b": 2}]', '{"a": 1},\n', " $[0]"),
         ("x.json", '{"a": [\n1', "1", " $.a[0]"),
         ("x.json", "{\n]x", "x", ":2"),
         ("x.json", "1,\n2", "2", ":2"),

@@ -159,6 +159,8 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     assert printed[5] == f"context_0[{cost}:{cost + 28}] The dam cost 4,200,000 lire. {{}}\n0\n"
     assert printed[6] == "contract.txt:2\n"
     assert printed[7] == "('The dam cost 4,200,000 lire.',)\n"
+    assert printed[8] == "$.items\n"
+    del printed[8]
     assert "% read: " in printed[8]
     assert len(printed) == 13
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}

@@ -233,8 +233,10 @@ class Corpus:
         return hashlib.sha256(f"{self.kind}\n{''.join(lines)}".encode()).hexdigest()
 
     @property
-    def kind(self) -> Literal["text", "list of texts", "texts by name"]:
+    def kind(self) -> Literal["text", "list of texts", "texts by name", "data"]:
         """What `context` is in the REPL."""
+        if not self.is_list and self.sources[0].is_object:
+            return "data"
         return "texts by name" if self.is_named else "list of texts" if self.is_list else "text"
 
     @property

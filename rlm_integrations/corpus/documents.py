@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rlm_integrations.corpus.archives import Unpack, members, unpacked_name, unpacker
+from rlm_integrations.corpus.data import Data, is_json_data, read_data
 from rlm_integrations.corpus.document_reader import DocumentReader
 from rlm_integrations.corpus.fixed_width import StoredText
 from rlm_integrations.corpus.folder import MAX_FOLDER_BYTES, Folder
@@ -37,6 +38,8 @@ def read_document(thing: object) -> SourceDocument | None:
     """The object as one document, or None if it is not a document."""
     if isinstance(thing, SourceDocument):
         return thing
+    if (data := read_data(thing)) is not None:
+        return data
     if isinstance(thing, str):
         return SourceDocument(thing)
     if isinstance(thing, os.PathLike):
@@ -99,7 +102,7 @@ def documents(context: object, left_out: dict[str, str]) -> tuple[Iterator[Sourc
     """
     if (files := _files_in(context, "", left_out)) is not None:
         return files, True
-    if (single := read_document(context)) is not None:
+    if (single := read_document(Data(context) if is_json_data(context) else context)) is not None:
         return iter([single]), False
     if isinstance(context, Mapping):
         return _named(context, left_out), True
@@ -165,7 +168,8 @@ def _each_named(texts: Mapping[Any, Any], left_out: dict[str, str]) -> Iterator[
         found = read_document(item)
         if found is None:
             raise ContextError(f"{name!r} of the context is {_described(item)}")
-        yield replace(found, name=str(name), label=str(name), layout=None)
+        layout = found.layout if found.layout is not None and found.layout.unit != "part" else None
+        yield replace(found, name=str(name), label=str(name), layout=layout)
 
 
 def _described(thing: object) -> str:
@@ -179,7 +183,7 @@ def _described(thing: object) -> str:
             " file's path"
         )
     if isinstance(thing, Mapping):
-        return f"a {kind}: pass its texts, or json.dumps(…) of it"
+        return f"a {kind}: pass its texts, or Data(…) of it"
     if isinstance(thing, AbstractSet):
         return f"a {kind}, which has no order: pass a list, such as sorted(…)"
     if isinstance(thing, IOBase):
@@ -188,7 +192,7 @@ def _described(thing: object) -> str:
         return f"asynchronous ({kind}): collect it first, [item async for item in …]"
     if isinstance(thing, list | tuple):
         return f"a {kind}: pass one flat list of strings, paths or documents"
-    return f"of type {kind}: pass a string, a path, a document, or a list or dict of these"
+    return f"of type {kind}: pass a string, a path, a document, data, or a list or dict of these"
 
 
 def _files_in(

@@ -1,4 +1,4 @@
-"""The paths of places in JSON, such as `$.items[3].name`."""
+"""The paths of places in JSON, such as `$.items[3].name`, and the places of paths."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from typing import Final
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 _PLAIN: Final = re.compile(r"[A-Za-z_]\w*")
 _MAX_DEPTH: Final = 1_000
+_AROUND: Final = ", \t\r\n"
 
 Path = tuple[str | int, ...]
 
@@ -19,6 +20,7 @@ def json_paths(text: str, places: Sequence[tuple[int, int]]) -> list[str] | None
         text: The JSON.
         places: The first character of each place and the one after its last.
     """
+    places = [_trimmed(text, *place) for place in places]
     wanted = sorted({at for first, last in places for at in (first, max(first, last - 1))})
     found: dict[int, Path] = {}
     try:
@@ -32,6 +34,24 @@ def json_paths(text: str, places: Sequence[tuple[int, int]]) -> list[str] | None
     except ValueError:
         return None
     return [_written(_common(found[first], found[max(first, last - 1)])) for first, last in places]
+
+
+def row_of_path(path: str) -> str:
+    """A path in the rows of a frame as row, counted from 1, and column."""
+    steps = _steps(path)
+    if not steps or not isinstance(steps[0], int):
+        return path
+    column = f", column {steps[1]}" if len(steps) > 1 else ""
+    return f"row {steps[0] + 1}{column}"
+
+
+def _trimmed(text: str, first: int, last: int) -> tuple[int, int]:
+    """The place without white space and commas around it."""
+    while last - first > 1 and text[last - 1] in _AROUND:
+        last -= 1
+    while last - first > 1 and text[first] in _AROUND:
+        first += 1
+    return first, last
 
 
 def _values(text: str) -> Iterator[tuple[int, Path]]:
@@ -89,3 +109,76 @@ def _written(path: Path) -> str:
         else:
             parts.append(f"[{json.dumps(each, ensure_ascii=False)}]")
     return "".join(parts)
+
+
+_STEP: Final = re.compile(r"""\.([A-Za-z_]\w*)|\[(\d+)\]|\[("(?:[^"\\]|\\.)*")\]|\['([^'\\]*)'\]""")
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+
+
+def place_of_path(text: str, path: str) -> tuple[int, int] | None:
+    """The first character of the value at this path and the one after its last; None if there is
+    none, or if it is no path.
+    """
+    steps = _steps(path)
+    if steps is None:
+        return None
+    try:
+        at = _skip(text, 0)
+        for step in steps:
+            found = _member(text, at, step)
+            if found is None:
+                return None
+            at = found
+        return at, _DECODER.raw_decode(text, at)[1]
+    except (ValueError, IndexError, RecursionError):  # it is not JSON
+        return None
+
+
+_DECODER: Final = json.JSONDecoder()
+
+
+def _steps(path: str) -> list[str | int] | None:
+    steps: list[str | int] = []
+    at = 1
+    while at < len(path):
+        match = _STEP.match(path, at)
+        if match is None:
+            return None
+        plain, number, quoted, single = match.groups()
+        try:
+            steps.append(
+                int(number)
+                if number is not None
+                else json.loads(quoted)
+                if quoted is not None
+                else plain or single or ""
+            )
+        except ValueError:
+            return None
+        at = match.end()
+    return steps if path.startswith("$") else None
+
+
+def _member(text: str, at: int, step: str | int) -> int | None:
+    """Where this member of the dict or list begins; its siblings are skipped by the C decoder."""
+    if text[at] != ("[" if isinstance(step, int) else "{"):
+        return None
+    at = _skip(text, at + 1)
+    number = 0
+    while text[at] not in "]}":
+        key: str | int = number
+        if isinstance(step, str):
+            key, at = _DECODER.raw_decode(text, at)
+            at = _skip(text, _skip(text, at) + 1)
+        if key == step:
+            return at
+        at = _skip(text, _DECODER.raw_decode(text, at)[1])
+        at = _skip(text, at + 1) if text[at] == "," else at
+        number += 1
+    return None
+
+
+def _skip(text: str, at: int) -> int:
+    """The next character that is no white space."""
+    match = _SPACE.match(text, at)
+    return at if match is None else match.end()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
-Unit = Literal["part", "row", "path"]
+Unit = Literal["part", "row", "path", "value", "record", "csv record"]
 _UNITS: Final = {".csv": "row", ".tsv": "row", ".json": "path"}
 
 
@@ -15,7 +15,8 @@ class Layout:
 
     Attributes:
         unit: "part": the text was extracted from a document, and has the parts below. "row": it is a
-            table in CSV. "path": it is JSON.
+            table in CSV. "path": it is JSON. "value": it is JSON that code gets as an object.
+            "record": so, and a list of the rows of a frame. "csv record": a frame in CSV.
         starts: Where each part begins, ascending.
         labels: What is put after the document's name for each part, such as " p. 12" or ":120".
     """
@@ -23,6 +24,16 @@ class Layout:
     unit: Unit
     starts: tuple[int, ...] = ()
     labels: tuple[str, ...] = ()
+
+    @property
+    def is_object(self) -> bool:
+        """Whether code gets an object that is made from the text, which is JSON."""
+        return self.unit in {"value", "record"}
+
+    @property
+    def has_paths(self) -> bool:
+        """Whether the text is JSON."""
+        return self.unit in {"path", "value", "record"}
 
     @classmethod
     def of_file(cls, name: str) -> Self | None:

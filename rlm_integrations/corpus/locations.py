@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from rlm_integrations.corpus.corpus import Corpus
-from rlm_integrations.corpus.json_paths import json_paths
+from rlm_integrations.corpus.json_paths import json_paths, row_of_path
+from rlm_integrations.corpus.layout import Unit
 from rlm_integrations.corpus.source import Source
 from rlm_integrations.corpus.table_cells import table_cells
 from rlm_integrations.records import SpanRef
@@ -33,7 +34,7 @@ def find_locations(corpus: Corpus, spans: Iterable[SpanRef]) -> dict[SpanRef, st
         if source.label is not None:
             own.sort(key=lambda span: (span.start, span.end))
             for span, place in zip(own, _places(corpus, source, own), strict=True):
-                found[span] = f"{source.label}{place}"
+                found[span] = f"{source.label}{place}".strip()
     return found
 
 
@@ -44,10 +45,23 @@ def _places(corpus: Corpus, source: Source, spans: Sequence[SpanRef]) -> list[st
     if layout is not None and spans[-1].end <= _MAX_PARSED_CHARS:
         text = corpus.text(source.name, 0, min(source.length, _MAX_PARSED_CHARS))
         places = [(span.start, span.end) for span in spans]
-        parsed = (table_cells if layout.unit == "row" else json_paths)(text, places)
+        parsed = _parsed(text, layout.unit, places)
         if parsed is not None:
             return [f" {each}" for each in parsed]
     return _lines(corpus, source.name, spans)
+
+
+def _parsed(text: str, unit: Unit, places: Sequence[tuple[int, int]]) -> list[str] | None:
+    match unit:
+        case "row":
+            return table_cells(text, places)
+        case "csv record":
+            return table_cells(text, places, header_is_row=False)
+        case "record":
+            paths = json_paths(text, places)
+            return None if paths is None else list(map(row_of_path, paths))
+        case _:
+            return json_paths(text, places)
 
 
 def _lines(corpus: Corpus, name: str, spans: Sequence[SpanRef]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Final
 from unicodedata import combining, normalize
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.data_places import locate_path
 from rlm_integrations.corpus.hyphenation import hyphenated_places
 from rlm_integrations.corpus.single_spaced import spans_of
 from rlm_integrations.corpus.spans import Hit, find_quote
@@ -44,7 +45,7 @@ def locate_quote(
     That place may differ in case, in typographic and straight marks, in composed and decomposed
     characters, in quotation marks around the quote, and in hyphens at ends of lines. An ellipsis between two parts of a quote
     replaces up to 1,000 characters, which belong to the place. If a quote could mean several
-    places, none is returned.
+    places, none is returned. A path such as `$.items[3].name` means a value of JSON.
 
     Args:
         corpus: The document.
@@ -56,6 +57,8 @@ def locate_quote(
         InputError: The source does not exist.
     """
     hits = find_quote(corpus, quote, source, limit=limit)
+    if not hits and quote.startswith("$"):
+        hits = [Hit(span, exact=False) for span in locate_path(corpus, quote.strip(), source)]
     if hits:
         return hits
     needle = _bare(fold_quote(" ".join(quote.split())))

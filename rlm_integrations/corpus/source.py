@@ -80,6 +80,11 @@ class Source:
         )
 
     @property
+    def is_object(self) -> bool:
+        """Whether code gets an object that is made from the text, which is JSON."""
+        return self.layout is not None and self.layout.is_object
+
+    @property
     def described(self) -> dict[str, Any]:
         """Its entry in the REPL's `context_metadata`."""
         shown = {key: value for key, value in self.metadata.items() if key not in self.hidden}

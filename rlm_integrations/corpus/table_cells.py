@@ -9,13 +9,16 @@ _DELIMITERS: Final = ",;\t|"
 _SNIFFED: Final = 10_000  # characters
 
 
-def table_cells(text: str, places: Sequence[tuple[int, int]]) -> list[str] | None:
+def table_cells(
+    text: str, places: Sequence[tuple[int, int]], *, header_is_row: bool = True
+) -> list[str] | None:
     """The row of each place, counted from 1 with the header, as spreadsheets do, and its column if
     it is in one cell. None if the text is not CSV.
 
     Args:
         text: The table.
         places: The first character of each place and the one after its last, ascending.
+        header_is_row: Whether the header is row 1; else the row after it is.
     """
     delimiter = _delimiter(text)
     found: list[str] = []
@@ -28,7 +31,9 @@ def table_cells(text: str, places: Sequence[tuple[int, int]]) -> list[str] | Non
                 column = _column(text, delimiter, start, first, min(last, end))
                 is_named = number > 1 and column is not None and column < len(header)
                 name = f", column {header[column]}" if is_named and column is not None else ""
-                found.append(f"row {number}{name if last <= end else ''}")
+                count = number if header_is_row else number - 1
+                row = f"row {count}" if count else "header"
+                found.append(f"{row}{name if last <= end else ''}")
             if len(found) == len(places):
                 return found
     except csv.Error:

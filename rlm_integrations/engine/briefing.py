@@ -1,5 +1,7 @@
 """The first messages of a run, made from its options: the system prompt and the question."""
 
+from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.data_shape import describe_data
 from rlm_integrations.corpus.folder import count_reasons
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerType
@@ -39,6 +41,7 @@ def first_question(tree: Tree, repl: LazySession, query: str, depth: int) -> str
         count=len(corpus.sources),
         characters=corpus.characters,
         kind=corpus.kind,
+        data=_objects_of(corpus),
         left_out=count_reasons(corpus.left_out) if corpus.left_out else "",
         opening=opening,
         turns=tree.settings.max_iterations,
@@ -48,3 +51,14 @@ def first_question(tree: Tree, repl: LazySession, query: str, depth: int) -> str
     required = [prompts.must_be_read(share)] if share and not depth else []
     renewed = [prompts.NEW_REPL] if repl.is_renewed else []
     return "\n\n".join([asked, *required, *renewed])
+
+
+def _objects_of(corpus: Corpus) -> dict[str, str]:
+    """The first objects of the context, as code names them, and what they are."""
+    found: dict[str, str] = {}
+    for number, source in enumerate(corpus.sources[: prompts.SOURCES_LISTED]):
+        if source.is_object:
+            key = repr(source.name) if corpus.is_named else str(number)
+            name = f"context[{key}]" if corpus.is_list else "context"
+            found[name] = describe_data(source.metadata)
+    return found

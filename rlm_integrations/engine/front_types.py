@@ -7,6 +7,7 @@ from os import PathLike
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.data import Data
 from rlm_integrations.engine.prompts import Prompt
 from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.events import Hook
@@ -58,6 +59,20 @@ class LangChainDocument(Protocol):
         ...
 
 
+class Frame(Protocol):
+    """A DataFrame of pandas or polars."""
+
+    @property
+    def columns(self) -> Any:
+        """The names of the columns."""
+        ...
+
+    @property
+    def dtypes(self) -> Any:
+        """The types of the columns."""
+        ...
+
+
 class LlamaIndexDocument(Protocol):
     """A document or node of LlamaIndex, alone or with a score."""
 
@@ -75,11 +90,14 @@ class LlamaIndexDocument(Protocol):
 Model: TypeAlias = str | LM | LangChainModel | LlamaIndexModel
 """A model: a name such as "gpt-5-mini", or an object; see `lm.resolve`."""
 
-Document: TypeAlias = str | PathLike[str] | LangChainDocument | LlamaIndexDocument
-"""One document of a context: its text as a string, or its file as a `pathlib.Path`."""
+Document: TypeAlias = str | PathLike[str] | LangChainDocument | LlamaIndexDocument | Data | Frame
+"""One document of a context: its text as a string, its file as a `pathlib.Path`, or data."""
 
-Context: TypeAlias = Document | Iterable[Document] | Mapping[str, Document] | Corpus
-"""The context of a question: one document, several, several by name, or a `Corpus`."""
+JsonData: TypeAlias = dict[str, Any] | list[Any]
+"""A dict or list of JSON that is data, not texts; see `Data`."""
+
+Context: TypeAlias = Document | Iterable[Document] | Mapping[str, Document] | JsonData | Corpus
+"""The context of a question: one document, several, several by name, data, or a `Corpus`."""
 
 
 class RLMOptions(TypedDict, total=False):

@@ -38,6 +38,7 @@ def _encode_description(context: Corpus) -> ContextMessage:
     fields = {
         "is_list": context.is_list,
         "names": pack(each.name for each in context.sources) if context.is_named else None,
+        "objects": [number for number, each in enumerate(context.sources) if each.is_object],
         "pieces": pack(
             [each.file, each.offset, each.chars, each.stored, each.maxchar]
             for each in handover.pieces

@@ -184,7 +184,11 @@ class ChildMain:
             output.OutputStream(printed, "stderr"),
         )
         reserved = repl.context_variables(
-            texts, opening["names"], is_list=opening["is_list"], metadata=opening["metadata"]
+            texts,
+            opening["names"],
+            is_list=opening["is_list"],
+            metadata=opening["metadata"],
+            objects=opening["objects"],
         )
         functions = [
             HostFunction(name, signature, doc, tuple(aliases))

@@ -63,8 +63,9 @@ class InProcessSandbox:
         context = opening.context
         texts = [context.text(source.name) for source in context.sources]
         names = [source.name for source in context.sources] if context.is_named else None
+        objects = [number for number, each in enumerate(context.sources) if each.is_object]
         reserved = context_variables(
-            texts, names, is_list=context.is_list, metadata=context.metadata
+            texts, names, is_list=context.is_list, metadata=context.metadata, objects=objects
         )
         return InProcessSession(reserved, opening)
 

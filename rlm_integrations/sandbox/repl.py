@@ -38,7 +38,12 @@ class Variables(dict[str, str]):
 
 
 def context_variables(
-    texts: Sequence[str], names: Sequence[str] | None, *, is_list: bool, metadata: Any
+    texts: Sequence[str],
+    names: Sequence[str] | None,
+    *,
+    is_list: bool,
+    metadata: Any,
+    objects: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The variables of the context: `context`, `context_0` and so on, `context_metadata`, and
     `grep` for named texts.
@@ -48,15 +53,19 @@ def context_variables(
         names: Their names, if `context` is a mapping.
         is_list: Whether there may be several.
         metadata: The value of `context_metadata`.
+        objects: The numbers of the sources that are JSON and that `context` has as objects.
     """
     numbered: dict[str, Any] = {f"context_{number}": text for number, text in enumerate(texts)}
-    variables = {**numbered, "context": texts, "context_metadata": metadata}
+    items: Sequence[Any] = list(texts) if objects else texts
+    for number in objects:
+        items[number] = json.loads(texts[number])  # type: ignore[index]
+    variables = {**numbered, "context": items, "context_metadata": metadata}
     if names is not None:
-        variables["context"] = dict(zip(names, texts, strict=True))
+        variables["context"] = dict(zip(names, items, strict=True))
         # Its own mapping: code may change `context`
-        variables["grep"] = grep_over(dict(variables["context"]))
+        variables["grep"] = grep_over(dict(zip(names, texts, strict=True)))
     elif not is_list:
-        variables["context"] = texts[0]
+        variables["context"] = items[0]
     return variables
 
 

@@ -126,6 +126,7 @@ def question(
     count: int,
     characters: int,
     kind: str,
+    data: Mapping[str, str] = MappingProxyType({}),
     opening: str,
     turns: int,
     left_out: str = "",
@@ -141,6 +142,7 @@ def question(
         count: How many sources there are.
         characters: How many characters all have together.
         kind: What `context` is; see `Corpus.kind`.
+        data: The first objects in it, as code names them, and their shape.
         opening: How the first source begins.
         turns: How many replies the model has.
         left_out: How many files are left out, and why.
@@ -157,13 +159,18 @@ def question(
         "text": "",
         "list of texts": f"a list of {count:,} texts",
         "texts by name": f"a dict of {count:,} texts by name, also in context_0 and so on,",
-    }[kind]
+    }.get(kind, "")
     size = f"{characters:,} characters{' in all' if several else ''}"
     lines = [f"The context is {several or 'a text'} of {size}."]
+    if kind == "data":
+        lines = [f"The context is data, not a text. context_0 is its JSON, {size}."]
     if several:
         listed = ", ".join(f"{name}: {length:,}" for name, length in sources.items())
         more = count - len(sources)
         lines.append(f"Characters of each: {listed}{f', and {more:,} more' if more > 0 else ''}.")
+    lines += [f"{name} is {shape}." for name, shape in data.items()]
+    if data:
+        lines.append("`cite` takes a path in data, too, such as cite('$.items[3].name').")
     if left_out:
         lines.append(f"{left_out}: see context_metadata['left_out'].")
     if kind == "texts by name":

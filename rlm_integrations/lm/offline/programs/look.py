@@ -6,6 +6,8 @@ import unicodedata
 names = set(names)
 texts = context.values() if hasattr(context, "values") else context
 sources = [texts] if isinstance(texts, str) else list(texts)
+if not all(isinstance(source, str) for source in sources):  # of data, the JSON
+    sources = [globals()[f"context_{n}"] for n in range(len(context_metadata["sources"]))]
 total = sum(map(len, sources))
 size = min(max(total // 20, 10_000), 50_000)  # characters of a chunk
 
