@@ -18,7 +18,7 @@ NAMES = ["a", "b", "a.txt", "b.log", "build", "x y", "#a", "!a", "ab", "[a]"]
 PATTERNS = [
     *NAMES,
     *"*.txt *.log a/ /a a/b a/** **/b a/**/b **/build/ build/* !a !*.txt !b/ !/a".split(),
-    *"[ab] [!a]* [^b] [a-c] [b-a] [ a[ a\\ \\#a \\!a ? ?b * ** ***/a *a* /**/a a** **a".split(),
+    *"[ab] [!a]* [^b] [a-c] [b-a] [!b-a] [ a[ a\\ \\#a \\!a ? ?b * ** ***/a *a* /**/a a** **a".split(),
     *"*** a/*** a/***/b".split(),
     *["x y ", "x\\ y", "a \\ ", "#a", "", "/", "!", "a//b", "[]a]", "[[]a[]]", "a?/b", "!build/"],
 ]
@@ -45,6 +45,8 @@ def write(root: Path, files: Mapping[str, str | bytes]) -> Path:
     ),
 )
 @example(paths=[["a"], ["b", "a"]], ignores={"": ["***/a"]})
+@example(paths=[["a"], ["b"]], ignores={"": ["[b-a]"]})
+@example(paths=[["a"], ["b"]], ignores={"": ["[!b-a]"]})
 def test_files_are_ignored_as_in_git(
     tmp_path: Path, paths: list[list[str]], ignores: dict[str, list[str]]
 ) -> None:

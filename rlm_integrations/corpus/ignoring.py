@@ -134,8 +134,6 @@ def _set(content: str) -> str:
             at += 1 + (content[at + 1] == "\\" and at + 2 < len(content))
             last = content[at]
             at += 1
-        if first <= last:
-            members.append(f"{re.escape(first)}-{re.escape(last)}")
-    if not members:
-        return "[^/]" if negated else r"(?!)"
+        # For git, the first of a range is a member even if the range is empty
+        members.append(f"{re.escape(first)}-{re.escape(max(first, last))}")
     return f"(?!/)[{'^' if negated else ''}{''.join(members)}]"
