@@ -234,6 +234,11 @@ def median_cpu(runs: Sequence[Measured]) -> float:
     return statistics.median(run.cpu for run in runs)
 
 
-def median_cpu_ratio(runs: Sequence[Measured], others: Sequence[Measured]) -> float:
+def median_wall_ratio(runs: Sequence[Measured], others: Sequence[Measured]) -> float:
     """The median of the ratios of neighbouring runs."""
+    return statistics.median(run.wall / other.wall for run, other in zip(runs, others, strict=True))
+
+
+def median_cpu_ratio(runs: Sequence[Measured], others: Sequence[Measured]) -> float:
+    """The same for the CPU."""
     return statistics.median(run.cpu / other.cpu for run, other in zip(runs, others, strict=True))

@@ -13,12 +13,26 @@ from pathlib import Path
 from rlm_integrations import allm_batch, allm_batch_iter
 from rlm_integrations.lm.limiter import Limiter
 from rlm_integrations.lm.openai import OpenAILM
-from tests.bench._peers import KEY, MODEL, Fan, interleaved, median_cpu, median_wall, peers
+from tests.bench._peers import (
+    KEY,
+    MODEL,
+    Fan,
+    aiohttp_alone,
+    interleaved,
+    median_cpu,
+    median_cpu_ratio,
+    median_wall,
+    median_wall_ratio,
+    peers,
+)
 from tests.bench.table import Row
 from tests.standin import Fault, serve_in_process
 
 LATENCY = 0.05
-GOALS = {10: 1.15, 50: 1.4, 100: 1.9}
+GOALS = {10: 1.15, 50: 1.4, 100: 1.5}
+# Calls in flight: prompts, and the goal for the wall time over that of aiohttp alone
+BESIDE_AIOHTTP = {100: (1000, 1.25), 500: (5000, 1.3)}
+CPU_GOAL = 1.6  # times that of aiohttp alone
 # Fewer if the ratio is the same and the wait is long
 PEERS_PROMPTS = {10: 200, 50: 1000, 100: 1000}
 LONG, SECTION, SHORT = 100_000, 5_000, 1_000
@@ -48,6 +62,8 @@ async def run() -> list[Row]:
     """Wall time over the ideal compared with the peers, with faults, and over a long generator."""
     rows = [Row("a slot of the limiter, processor time", await slot(), 50, "us")]
     with serve_in_process(latency=LATENCY) as server:
+        for concurrency in BESIDE_AIOHTTP:
+            rows += await beside_aiohttp(server.base_url, concurrency)
         for concurrency, goal in GOALS.items():
             rows += await beside_peers(server.base_url, concurrency, goal)
         for name, peer in peers().items():
@@ -118,6 +134,32 @@ async def slowing_down() -> float:
         start = time.perf_counter()
         await allm_batch([str(each) for each in range(300)], lm, max_concurrent=80)
         return (time.perf_counter() - start) / (300 / 8 * 0.06)
+
+
+async def beside_aiohttp(base_url: str, concurrency: int) -> list[Row]:
+    """This library compared with aiohttp alone, the lower bound of its transport."""
+    makers = {"allm_batch": batch, "aiohttp alone": aiohttp_alone}
+    count, goal = BESIDE_AIOHTTP[concurrency]
+    found = await interleaved(makers, base_url, count, concurrency, LATENCY)
+    ours, bare = found.values()
+    what = f"c={concurrency}, {count} prompts"
+    return [
+        Row(f"wall over that of aiohttp alone, {what}", median_wall_ratio(ours, bare), goal, "x"),
+        Row(
+            f"CPU per call over that of aiohttp alone, {what}",
+            median_cpu_ratio(ours, bare),
+            CPU_GOAL,
+            "x",
+        ),
+        *(
+            Row(f"wall over ideal, {what}, {name}", median_wall(runs), None, "x")
+            for name, runs in found.items()
+        ),
+        *(
+            Row(f"CPU per call, {what}, {name}", median_cpu(runs), None, "ms")
+            for name, runs in found.items()
+        ),
+    ]
 
 
 async def beside_peers(base_url: str, concurrency: int, goal: float) -> list[Row]:
