@@ -53,9 +53,12 @@ def home_of(model: object) -> "HomeLoop":
 
     If the client is only made by the first call, the home belongs to the model.
     """
-    return per_object(
-        "homes of models", model, lambda: per_object("homes", client_of(model) or model, HomeLoop)
-    )
+    return per_object("homes of models", model, lambda: home_of_client(client_of(model) or model))
+
+
+def home_of_client(client: object) -> "HomeLoop":
+    """The home loop of an HTTP client."""
+    return per_object("homes", client, HomeLoop)
 
 
 class LoopIndependent:
@@ -93,8 +96,12 @@ class HomeLoop:
 
         Called after each call, because the first call makes some clients.
         """
+        self.note_client(client_of(model))
+
+    def note_client(self, client: object) -> None:
+        """The same for the HTTP client itself."""
         if self._owner.closers is None:
-            self._owner.closers = _closers_of(client_of(model))
+            self._owner.closers = _closers_of(client)
 
 
 class _Owner:

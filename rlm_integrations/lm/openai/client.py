@@ -16,6 +16,7 @@ from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._secrets import hide_secrets
 from rlm_integrations.lm._statuses import status_error
+from rlm_integrations.lm.openai.endpoint import Endpoint
 from rlm_integrations.lm.openai.failures import (
     AIOHTTP,
     WRITE_HTTP,
@@ -36,27 +37,27 @@ OFFLOAD_ABOVE_BYTES = 500_000  # bytes of a response: parsing more would block t
 class OpenAIClient:
     """Sends chat completions and returns parsed JSON; every failure is a `ModelError`.
 
-    A plain call needs only aiohttp. The SDK is loaded for streams, and makes plain calls too where
+    A plain call needs only aiohttp. The SDK is loaded for streams, and makes plain calls too with a
+    user's client, where
     it does more than aiohttp alone: over a proxy, after a redirect, with `transport="sdk"`, and
     with OPENAI_LOG, for its logs.
     """
 
-    def __init__(
-        self, base_url: str, api_key: str, transport: str, timeout: float | None, where: str
-    ) -> None:
-        self._key = api_key
-        self._url = f"{base_url}/chat/completions"
-        self._where = where
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._key = endpoint.key
+        self._url = endpoint.url
+        self._where = endpoint.where
         self._proxy = proxy_of(self._url)
         self._is_answering = False
-        connect_seconds = timeout and min(timeout, CONNECT_SECONDS)
+        connect_seconds = endpoint.timeout and min(endpoint.timeout, CONNECT_SECONDS)
         needs_sdk = (
-            transport == "sdk" or self._proxy is not None or bool(os.environ.get("OPENAI_LOG"))
+            endpoint.client is not None
+            or endpoint.transport == "sdk"
+            or self._proxy is not None
+            or bool(os.environ.get("OPENAI_LOG"))
         )
-        self._wire = None if needs_sdk else Wire(self._url, api_key, connect_seconds)
-        self._sdk = PerLoop(
-            partial(_open_sdk, base_url, api_key, transport, timeout, connect_seconds), _close_sdk
-        )
+        self._wire = None if needs_sdk else Wire(self._url, self._key, connect_seconds)
+        self._sdk = PerLoop(partial(_open_sdk, endpoint, connect_seconds), _close_sdk)
 
     async def prepare(self) -> None:
         """Load what plain calls need."""
@@ -148,16 +149,16 @@ class OpenAIClient:
         return body
 
     async def _failure_of_sdk(self, error: Exception) -> ModelError:
-        from rlm_integrations.lm.openai.sdk import sdk_failure
+        from rlm_integrations.lm.openai.sdk import sdk_failure, secrets_of
 
         failure = sdk_failure(
             error, self._where, proxy=self._proxy, is_answering=self._is_answering
         )
-        return await self._diagnose(self._caused(failure, error))
+        return await self._diagnose(self._caused(failure, error, *secrets_of(error)))
 
-    def _caused(self, failure: ModelError, error: Exception) -> ModelError:
+    def _caused(self, failure: ModelError, error: Exception, *secrets: str) -> ModelError:
         failure.__cause__ = error
-        return hide_secrets(failure, [self._key])
+        return hide_secrets(failure, [self._key, *secrets])
 
     async def _diagnose(self, failure: ModelError) -> ModelError:
         """The failure, or a permanent one if the scheme of the address is wrong."""
@@ -190,10 +191,10 @@ def _error_in(text: str) -> Any:
     return body.get("error", body) if isinstance(body, dict) else body
 
 
-def _open_sdk(*settings: Any) -> "SDK":
+def _open_sdk(endpoint: Endpoint, connect_seconds: float | None) -> "SDK":
     from rlm_integrations.lm.openai.sdk import SDK
 
-    return SDK(*settings)
+    return SDK(endpoint, connect_seconds)
 
 
 async def _close_sdk(sdk: "SDK") -> None:

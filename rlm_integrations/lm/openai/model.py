@@ -4,10 +4,11 @@ import asyncio
 import hashlib
 import json
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rlm_integrations._concurrency.deadlines import end_after
@@ -16,14 +17,15 @@ from rlm_integrations._concurrency.runtime import offload
 from rlm_integrations._shared_copies import SharedCopies
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.lm._replies import Streamed, completion_of
+from rlm_integrations.lm.openai.endpoint import Endpoint, Transport
 from rlm_integrations.lm.openai.reply_bound import ReplyBound
 from rlm_integrations.lm.query import Queryable
 from rlm_integrations.records import Completion, Request
 
 if TYPE_CHECKING:
-    from rlm_integrations.lm.openai.client import OpenAIClient
+    from openai import AsyncOpenAI
 
-Transport = Literal["aiohttp", "sdk"]
+    from rlm_integrations.lm.openai.client import OpenAIClient
 
 OPENAI = "https://api.openai.com/v1"
 TRANSPORTS = ("aiohttp", "sdk")
@@ -58,6 +60,10 @@ class OpenAILM(SharedCopies, Queryable):
         params: Parameters of every call, by the provider's names, such as `{"temperature": 0}`;
             those of a request override them.
         headers: Returns further headers for a call, given its request.
+        client: Your `AsyncOpenAI` or `AsyncAzureOpenAI`, with its own address, authentication
+            (also a function that returns tokens), headers and query. If it has its own
+            `http_client`, that sends the calls, on one event loop at a time; otherwise each loop
+            has its own connections. Its retries are off: this library has its own.
 
     Calls fail with a `ModelError` of one of these types; those marked * are `retryable`:
         rate_limit*, overloaded* (503), server* (other 5xx), timeout*, connection*,
@@ -70,6 +76,7 @@ class OpenAILM(SharedCopies, Queryable):
     __slots__ = (
         "__weakref__",
         "_bound",
+        "_client",
         "_clients",
         "_key",
         "base_url",
@@ -92,6 +99,7 @@ class OpenAILM(SharedCopies, Queryable):
         context_window: int | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Callable[[Request], Mapping[str, str]] | None = None,
+        client: "AsyncOpenAI | None" = None,
     ) -> None:
         if transport not in TRANSPORTS:
             raise InputError(f"transport must be one of {TRANSPORTS}, not {transport!r}")
@@ -100,20 +108,25 @@ class OpenAILM(SharedCopies, Queryable):
         _check_above_zero("timeout", timeout)
         _check_above_zero("context_window", context_window)
         self.name = _checked_name(model)
-        self.base_url = _checked_url(
-            (os.environ.get("OPENAI_BASE_URL") or OPENAI) if base_url is None else base_url
-        )
+        if client is not None:
+            _check_client(client, base_url, api_key)
+            base_url, key = str(client.base_url).rstrip("/"), client.api_key
+        else:
+            base_url = _checked_url(
+                (os.environ.get("OPENAI_BASE_URL") or OPENAI) if base_url is None else base_url
+            )
+            key = _checked_key(api_key, base_url)
+        self.base_url = base_url
         self.transport = transport
         self.timeout = timeout
         self.context_window = context_window
         self.params = dict(params or {})
         self.headers = headers
         self._bound = ReplyBound(self.base_url, self.params)
-        self._key = _checked_key(api_key, self.base_url)
-        where = f"{model!r} at {self.base_url}"
-        self._clients = PerLoop(
-            partial(_open, self.base_url, self._key, transport, timeout, where), _close
-        )
+        self._key = key
+        self._client = client
+        endpoint = Endpoint(self.name, base_url, key, transport, timeout, client)
+        self._clients = PerLoop(partial(_open, endpoint), _close)
 
     @property
     def limit_key(self) -> tuple[str, str, str]:
@@ -222,6 +235,8 @@ class OpenAILM(SharedCopies, Queryable):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Without the key: the process that loads the pickle takes its own from OPENAI_API_KEY."""
+        if self._client is not None:
+            raise InputError(f"{self!r} has a client, which cannot be pickled: make it anew there")
         fields = ("base_url", "transport", "timeout", "context_window", "params", "headers")
         return _restore, (self.name, {name: getattr(self, name) for name in fields})
 
@@ -234,16 +249,22 @@ def _encode(body: dict[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _open(
-    base_url: str, api_key: str, transport: Transport, timeout: float | None, where: str
-) -> "OpenAIClient":
+def _open(endpoint: Endpoint) -> "OpenAIClient":
     from rlm_integrations.lm.openai.client import OpenAIClient
 
-    return OpenAIClient(base_url, api_key, transport, timeout, where)
+    return OpenAIClient(endpoint)
 
 
 async def _close(client: "OpenAIClient") -> None:
     await client.close()
+
+
+def _check_client(client: object, base_url: object, api_key: object) -> None:
+    openai = sys.modules.get("openai")  # whoever has a client has loaded it
+    if openai is None or not isinstance(client, openai.AsyncOpenAI):
+        raise InputError(f"client must be an openai.AsyncOpenAI, not {type(client).__name__}")
+    if base_url is not None or api_key is not None:
+        raise InputError("client has its own base_url and api_key: leave these arguments out")
 
 
 def _check_above_zero(name: str, value: object) -> None:

@@ -4,12 +4,15 @@ Imported on first use: it loads openai, which takes about a second.
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import openai
-from openai._base_client import get_platform
+from openai._base_client import AsyncHttpxClientWrapper, get_platform
 
 from rlm_integrations.errors import ModelError
 from rlm_integrations.lm._statuses import status_error
+from rlm_integrations.lm.frameworks.home_loop import HomeLoop, LoopIndependent, home_of_client
+from rlm_integrations.lm.openai.endpoint import Endpoint
 from rlm_integrations.lm.openai.failures import AIOHTTP, ErrorClasses, connection_error
 from rlm_integrations.lm.openai.transport import (
     DirectClient,
@@ -39,51 +42,53 @@ class SDK:
     """The SDK's client of one event loop.
 
     Args:
-        base_url: The address of the API.
-        key: The key, or "" to send none.
-        transport: "aiohttp", or "sdk" for the SDK's default.
-        timeout: Seconds that the next piece of a stream may take.
+        endpoint: What it calls, and how.
         connect_seconds: How long connecting may take, or None.
     """
 
-    def __init__(
-        self,
-        base_url: str,
-        key: str,
-        transport: str,
-        timeout: float | None,
-        connect_seconds: float | None,
-    ) -> None:
-        self._url = f"{base_url}/chat/completions"
-        self._next_piece = openai.Timeout(timeout, connect=connect_seconds)
-        self._client = _AsyncOpenAI(
-            base_url=base_url,
-            api_key=key or "none",
-            # The caller applies the timeout of a plain call
-            timeout=openai.Timeout(None, connect=connect_seconds),
-            max_retries=0,  # batches and runs retry, and count their retries
-            http_client=DirectClient()
-            if transport == "aiohttp"
-            else openai.DefaultAsyncHttpxClient(**redirects()),
-        )
+    def __init__(self, endpoint: Endpoint, connect_seconds: float | None) -> None:
+        self._where = endpoint.where
+        self._is_users = False
+        self._home: HomeLoop | None = None
+        self._headers: dict[str, Any] = {}
+        self._next_piece = openai.Timeout(endpoint.timeout, connect=connect_seconds)
+        self._url = "/chat/completions"
+        if endpoint.client is None:
+            self._client: openai.AsyncOpenAI = _own_client(endpoint, connect_seconds)
+            self._url = f"{endpoint.base_url}{self._url}"
+            own = self._client._custom_headers  # noqa: SLF001 - those of OPENAI_CUSTOM_HEADERS
+            if not endpoint.key and "authorization" not in {name.lower() for name in own}:
+                self._headers["Authorization"] = openai.Omit()
+        else:
+            given = endpoint.client
+            if isinstance(given, openai.AsyncAzureOpenAI) and "/deployments" not in (
+                given.base_url.path
+            ):  # the SDK does this for bodies that it encodes itself
+                self._url = f"/deployments/{quote(endpoint.model, safe='')}{self._url}"
+            self._is_users = not isinstance(given._client, AsyncHttpxClientWrapper)  # noqa: SLF001
+            if not self._is_users:
+                self._client = given.copy(http_client=_http_client(endpoint.transport))
+            else:
+                self._client = given
+                if not isinstance(given._client, LoopIndependent):  # noqa: SLF001
+                    self._home = home_of_client(given._client)  # noqa: SLF001
         # The SDK would compute it at the first call, in the loop's default executor, whose threads
         # may all be waiting for this library.
         self._client._platform = get_platform()  # noqa: SLF001
-        own = self._client._custom_headers  # noqa: SLF001 - those of OPENAI_CUSTOM_HEADERS
-        sends_none = not key and "authorization" not in {name.lower() for name in own}
-        self._headers: dict[str, Any] = {"Authorization": openai.Omit()} if sends_none else {}
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> "httpx.Response":
         """The response, which has a status of success.
 
         Raises:
             openai.OpenAIError: There is none.
+            ModelError: The user's HTTP client belongs to another event loop.
         """
+        await self._check_loop()
         return await self._client.post(
             self._url,
             cast_to=httpx.Response,
             content=body,
-            options={"headers": {**self._headers, **headers}},
+            options={"headers": {**self._headers, **headers}, "max_retries": 0},
         )
 
     async def stream(self, body: bytes, headers: Mapping[str, str]) -> AsyncGenerator[Any, None]:
@@ -92,12 +97,18 @@ class SDK:
 
         Raises:
             SDK_ERRORS: The stream cannot be opened, or breaks.
+            ModelError: As for `post`.
         """
+        await self._check_loop()
         stream = await self._client.post(
             self._url,
             cast_to=object,
             content=body,
-            options={"headers": {**self._headers, **headers}, "timeout": self._next_piece},
+            options={
+                "headers": {**self._headers, **headers},
+                "timeout": self._next_piece,
+                "max_retries": 0,
+            },
             stream=True,
             stream_cls=openai.AsyncStream[object],
         )
@@ -113,8 +124,48 @@ class SDK:
             await stream.close()
 
     async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
+        """Close the connections, unless the HTTP client is the user's."""
+        if not self._is_users:
+            await self._client.close()
+
+    async def _check_loop(self) -> None:
+        if self._home is None:
+            return
+        if not await self._home.is_here():
+            raise ModelError(
+                f"{self._where} has a client whose http_client is in use on another event loop: "
+                "leave http_client out, or pass a separate client for each loop",
+                type="input",
+            )
+        self._home.note_client(self._client._client)  # noqa: SLF001
+
+
+def _own_client(endpoint: Endpoint, connect_seconds: float | None) -> openai.AsyncOpenAI:
+    return _AsyncOpenAI(
+        base_url=endpoint.base_url,
+        api_key=endpoint.key or "none",
+        # The caller applies the timeout of a plain call
+        timeout=openai.Timeout(None, connect=connect_seconds),
+        http_client=_http_client(endpoint.transport),
+    )
+
+
+def _http_client(transport: str) -> httpx.AsyncClient:
+    if transport == "aiohttp":
+        return DirectClient()
+    client: httpx.AsyncClient = openai.DefaultAsyncHttpxClient(**redirects())
+    return client
+
+
+def secrets_of(error: Exception) -> list[str]:
+    """The keys and tokens of a failed request, of whichever kind of authentication."""
+    request = getattr(error, "request", None)
+    headers = {} if request is None else request.headers
+    return [
+        headers[name].removeprefix("Bearer ")
+        for name in ("authorization", "api-key")
+        if name in headers
+    ]
 
 
 def sdk_failure(
