@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ENV2 := .venv
 ENV3 := .venv-openai3
 ENV_RAY := .venv-ray
+ENV_AGENTS := .venv-agents
 # More workers than cores: tests wait, too.
 PYTEST := -m pytest --dist worksteal
 PYTEST_ARGS ?=
@@ -14,6 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 EXTRAS2 := all
 EXTRAS3 := langchain,storage
 EXTRAS_RAY := ray,postgres
+EXTRAS_AGENTS := langchain-agents,storage
 # What openai 3 can change: tests of our client, and those of the frameworks' models that call by its SDK. Anthropic's newest
 # package is in this environment only.
 TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
@@ -21,7 +23,7 @@ TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
   langchain/test_fast langchain/test_models langchain/test_streaming langchain/test_trace)
 OF_OPENAI3 := openai or anthropic or test_cassettes or fast or loading or connections or batch_server
 
-.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-mariadb test-ray test-loaded soak coverage
+.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-mariadb test-ray test-agents test-loaded soak soak-agents coverage
 
 # Both at once; Ctrl-C reaches both.
 test:
@@ -44,6 +46,11 @@ test-ray: $(ENV_RAY)/ready
 	$(ENV_RAY)/bin/python -c 'import ray'
 	$(ENV_RAY)/bin/python -m pytest tests/ray $(PYTEST_ARGS)
 
+# Deep Agents, and the newest LangChain.
+test-agents: $(ENV_AGENTS)/ready
+	$(ENV_AGENTS)/bin/python -c 'import deepagents'
+	$(ENV_AGENTS)/bin/python -m pytest tests/agents tests/langchain/test_middleware.py $(PYTEST_ARGS)
+
 check: lint test
 
 # The tests three times, beside two processes that never rest: no test may depend on the machine's speed.
@@ -56,6 +63,11 @@ test-loaded: $(ENV2)/ready $(ENV3)/ready
 soak: $(ENV2)/ready
 	$(ENV2)/bin/python -m tests.storage.soak $(SEED)
 	RLM_EXAMPLES=10 $(ENV2)/bin/python -m pytest -q -n 2 tests/storage/test_store_properties.py
+
+# An agent makes 10,000 tool calls and is killed meanwhile; ten minutes. `make soak-agents CALLS=500 SEED=7` is shorter.
+CALLS ?= 10000
+soak-agents: $(ENV_AGENTS)/ready
+	$(ENV_AGENTS)/bin/python -m tests.agents.soak $(CALLS) $(SEED)
 
 # The coverage of 200 random runs, compared with what the provider was sent; `make coverage SEED=7` repeats them.
 coverage: $(ENV2)/ready
@@ -109,6 +121,9 @@ $(ENV3)/ready: pyproject.toml tests/constraints-openai3.txt
 $(ENV_RAY)/ready: pyproject.toml tests/constraints-ray.txt
 	$(call make_env,$(ENV_RAY),$(EXTRAS_RAY),ray)
 
+$(ENV_AGENTS)/ready: pyproject.toml tests/constraints-agents.txt
+	$(call make_env,$(ENV_AGENTS),$(EXTRAS_AGENTS),agents)
+
 # Takes the newest versions that fit together. Names and versions only: an address in a committed file would be a leak.
 constraints: $(ENV2)/ready
 	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
@@ -117,6 +132,8 @@ constraints: $(ENV2)/ready
 	  --extra langchain --extra storage --group openai3 -o tests/constraints-openai3.txt pyproject.toml
 	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
 	  --extra ray --extra postgres --group ray -o tests/constraints-ray.txt pyproject.toml
+	$(UV) $(ENV2)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --extra langchain-agents --extra storage --group agents -o tests/constraints-agents.txt pyproject.toml
 
 clean:
 	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
