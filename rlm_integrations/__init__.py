@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rlm_integrations.corpus.data import Data
     from rlm_integrations.coverage import Coverage
     from rlm_integrations.engine.chat import Chat
+    from rlm_integrations.engine.code_session import CodeResult, CodeSession
     from rlm_integrations.engine.front_types import Context, Model
     from rlm_integrations.engine.prompts import Prompt
     from rlm_integrations.engine.rlm import RLM
@@ -110,6 +111,8 @@ __all__ = [
     "ChildFinished",
     "Citation",
     "ClusterError",
+    "CodeResult",
+    "CodeSession",
     "Completion",
     "Context",
     "ContextError",
@@ -177,6 +180,7 @@ _HOMES = {
     "corpus.data": ["Data"],
     "coverage": ["Coverage"],
     "engine.chat": ["Chat"],
+    "engine.code_session": ["CodeResult", "CodeSession"],
     "engine.front_types": ["Context", "Model"],
     "engine.prompts": ["Prompt"],
     "engine.rlm": ["RLM"],

@@ -162,7 +162,9 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     assert printed[8] == "$.items\n"
     del printed[8]
     assert "% read: " in printed[8]
-    assert len(printed) == 13
+    (of_code,) = [each for each in printed if "REPL output" in each]
+    assert of_code.startswith(f"Ravenna dam {WHERE + 4}\n")
+    assert len(printed) == 14
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
     assert Path("findings.jsonl").exists()
 

@@ -147,8 +147,9 @@ class Purse:
             else self.budget.max_seconds - (time.monotonic() - self._begun)
         )
 
-    def reserve_closing(self, tokens: int) -> None:
-        """Reserve tokens for the closing request, at most a quarter of the token limit."""
+    def reserve_closing(self, tokens: int, *, calls: int = 1) -> None:
+        """Reserve tokens for the closing request, at most a quarter of the limit; 0 calls: none."""
+        self._closing_calls = min(self._closing_calls, calls)
         self._closing_tokens = min(tokens, (self.budget.max_tokens or 0) // 4)
 
     async def reserve(
