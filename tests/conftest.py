@@ -1,5 +1,6 @@
 """Fixtures for every test: connections are allowed to this machine only."""
 
+import fcntl
 import gc
 import ipaddress
 import os
@@ -58,6 +59,23 @@ settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Let one worker import everything first: it compiles what the others then load."""
+    if not hasattr(session.config, "workerinput"):
+        return (yield)
+    environment = os.open(sys.prefix, os.O_RDONLY)
+    try:
+        fcntl.flock(environment, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fcntl.flock(environment, fcntl.LOCK_SH)
+    try:
+        return (yield)
+    finally:
+        fcntl.flock(environment, fcntl.LOCK_UN)
+        os.close(environment)
 
 
 def pytest_collection_finish() -> None:
