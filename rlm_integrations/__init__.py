@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rlm_integrations.engine.front_types import Context, Model
     from rlm_integrations.engine.prompts import Prompt
     from rlm_integrations.engine.rlm import RLM
+    from rlm_integrations.engine.warming import awarm, warm
     from rlm_integrations.errors import (
         BudgetExceededError,
         ClusterError,
@@ -169,10 +170,12 @@ __all__ = [
     "allm_batch_iter",
     "allm_batch_records",
     "aparallel_query",
+    "awarm",
     "llm_batch",
     "llm_batch_iter",
     "llm_batch_records",
     "parallel_query",
+    "warm",
 ]
 
 _HOMES = {
@@ -184,6 +187,7 @@ _HOMES = {
     "engine.front_types": ["Context", "Model"],
     "engine.prompts": ["Prompt"],
     "engine.rlm": ["RLM"],
+    "engine.warming": ["awarm", "warm"],
     "errors": [
         "BudgetExceededError",
         "ClusterError",

@@ -151,6 +151,7 @@ def test_the_python_of_the_engine_page(server: StandIn, capsys: pytest.CaptureFi
     _, printed = run_python(ENGINE, capsys)
     assert printed[0] == f"{SENTENCE}\ncontext_0 {WHERE} {END} {SENTENCE}\n"
     assert "'The dam cost 4,200,000 lire.'" in printed[2]
+    assert printed.pop(3) == ""  # `warm` prints nothing
     assert printed[3] == "Ada Conti\n"
     assert printed[4:6] == ["", ""]
     del printed[4:6]  # the prompt's, which print nothing

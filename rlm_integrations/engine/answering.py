@@ -14,6 +14,7 @@ from rlm_integrations.corpus import Corpus
 from rlm_integrations.engine.answer import AnswerType, InvalidAnswerError
 from rlm_integrations.engine.children import spawner
 from rlm_integrations.engine.loop import Run
+from rlm_integrations.engine.preparing import prepare_run
 from rlm_integrations.engine.repl import LazySession
 from rlm_integrations.engine.run_record import make_result, setup_of
 from rlm_integrations.engine.run_storage import KeptRun
@@ -36,7 +37,6 @@ from rlm_integrations.lm import pricing
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult
 from rlm_integrations.run_setup import PreviousRun, RunSetup
-from rlm_integrations.sandbox.base import Preparable
 
 logger = logging.getLogger("rlm_integrations")
 
@@ -96,8 +96,7 @@ class Answering:
         start = start or RunStart(run_id=secrets.token_hex(8))
         query = checked_question(query)
         settings = self.settings
-        if not settings.limits.single_call_below and isinstance(settings.sandbox, Preparable):
-            settings.sandbox.prepare()  # while the document is read and the models are connected
+        await prepare_run(settings)
         await check_prices(settings)
         corpus = await corpus_of(context, settings.limits) if repl is None else repl.corpus
         setup = await setup_of(

@@ -26,11 +26,12 @@ IMPORT = """
 """
 
 MODEL = """
-    import time
+    import sys, time
     begun = time.perf_counter()
     import rlm_integrations
     rlm_integrations.RLM(rlm_integrations.OpenAILM("gpt-5-mini", api_key="x"))
     print(time.perf_counter() - begun)
+    assert "openai" not in sys.modules
 """
 
 SERVER = """
@@ -48,6 +49,10 @@ FIRST = """
     text = Path(sys.argv[2]).read_text()
     begun = time.monotonic()
     import asyncio
+    if len(sys.argv) > 3:
+        import rlm_integrations
+        rlm_integrations.warm()
+        begun = time.monotonic()
     from rlm_integrations import RLM, Limits, OpenAILM
     model = {"base_url": sys.argv[1], "api_key": "x"}
     limits = Limits(memory=8 << 30)
@@ -65,10 +70,10 @@ def printed(code: str, *arguments: str) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
-def first_run(server: RemoteStandIn, document: Path) -> float:
-    """The overhead of the first run in a process, imports included, in seconds."""
+def first_run(server: RemoteStandIn, document: Path, *after: str) -> float:
+    """The overhead of the first run in a process, imports included, in seconds; or after `warm`."""
     server.reset()
-    begun, ended = printed(FIRST, server.base_url, str(document))
+    begun, ended = printed(FIRST, server.base_url, str(document), *after)
     return ended - begun - at_server(server.calls(), begun, ended)
 
 
@@ -123,4 +128,7 @@ def run() -> list[Row]:
                     "s",
                 )
             )
+        document.write_text(text_of(200_000))
+        spent = median(lambda: first_run(server, document, "warm"))
+        rows.append(Row("first run after warm(), 0.2 MB: overhead", spent, 0.06, "s"))
     return rows
