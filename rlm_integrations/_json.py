@@ -1,7 +1,8 @@
 """Records as plain JSON, and back, validated by the annotations of their fields."""
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache, lru_cache, partial
@@ -22,6 +23,45 @@ def to_plain(value: Any) -> Any:
     """
     kind: Any = type(value)
     return value if kind in _PLAIN else _encoder(kind)(value)
+
+
+def encode_plain(value: Any) -> bytes:
+    """Data in JSON's types, tuples included, as compact JSON."""
+    from pydantic_core import to_json  # takes long to load
+
+    try:
+        return to_json(value)
+    except ValueError:  # half of a surrogate pair, or very deep
+        return json.dumps(value, separators=(",", ":"), check_circular=False).encode()
+
+
+def encode_record(record: Any) -> Iterator[bytes]:
+    """The pieces of what `encode_plain(to_plain(record))` returns, for records with long lists of
+    records: their plain data never exists as a whole, which would occupy the garbage collector.
+    """
+    kind: Any = type(record)
+    if issubclass(kind, list | tuple):
+        yield b"["
+        for number, item in enumerate(record):
+            yield b"," if number else b""
+            yield from encode_record(item)
+        yield b"]"
+    elif any(getattr(record, name) for name in _tuples_of(kind)):
+        yield b"{"
+        for number, field in enumerate(fields(record)):
+            yield b'%b"%b":' % (b"," if number else b"", field.name.encode())
+            yield from encode_record(getattr(record, field.name))
+        yield b"}"
+    else:
+        yield encode_plain(to_plain(record))
+
+
+@cache
+def _tuples_of(kind: Any) -> Sequence[str]:
+    """The fields of a record that may be long."""
+    is_own = is_dataclass(kind) and kind.__module__.startswith("rlm_integrations.")
+    hints = get_type_hints(kind) if is_own else {}
+    return [name for name, hint in hints.items() if get_origin(hint) is tuple]
 
 
 @lru_cache(maxsize=1_000)

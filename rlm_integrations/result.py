@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self
 
 from rlm_integrations._files import write_whole
-from rlm_integrations._json import read_fields, to_plain
+from rlm_integrations._json import encode_record, read_fields, to_plain
 from rlm_integrations.cited_answer import AnswerCitation, answer_citations
 from rlm_integrations.coverage import Coverage
 from rlm_integrations.errors import InputError
@@ -351,3 +351,8 @@ def _cut(value: Any, most: int) -> str:
         )
     text = repr(value)
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def encode_result(result: RLMResult[Any]) -> bytes:
+    """The output of `RLMResult.to_dict` as compact JSON."""
+    return b'{"schema":%d,%b' % (SCHEMA, b"".join(encode_record(result))[1:])

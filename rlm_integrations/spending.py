@@ -69,19 +69,28 @@ class Spending:
     def _added_up(self) -> tuple[dict[str, Spent], dict[int, Spent]]:
         by_model: dict[str, Spent] = {}
         by_depth: dict[int, Spent] = {}
-        for model, depth, usage, answering in self._calls:
-            spent = Spent(
-                1,
-                usage or Usage(),
-                None if usage is None else self._price(usage, model, answering),
-                int(usage is None),
-            )
+        for (model, depth), spent in self._by_model_and_depth().items():
             by_model[model] = by_model.get(model, Spent()) + spent
             by_depth[depth] = by_depth.get(depth, Spent()) + spent
         for model, depth in self._cached:
             by_model[model] = by_model.get(model, Spent()) + Spent(cached=1)
             by_depth[depth] = by_depth.get(depth, Spent()) + Spent(cached=1)
         return by_model, by_depth
+
+    def _by_model_and_depth(self) -> dict[tuple[str, int], Spent]:
+        found: dict[tuple[str, int], Spent] = {}
+        prices: dict[tuple[Usage, str, str], float | None] = {}  # many calls are alike
+        for model, depth, usage, answering in self._calls:
+            if usage is None:
+                spent = Spent(1, Usage(), None, 1)
+            else:
+                call = usage, model, answering
+                if call not in prices:
+                    prices[call] = self._price(*call)
+                spent = Spent(1, usage, prices[call])
+            before = found.get((model, depth))
+            found[model, depth] = spent if before is None else before + spent
+        return found
 
     def calls_at(self, depth: int) -> int:
         """The number of calls at this depth."""

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Final, cast
 
-from rlm_integrations._json import read_record, to_plain
+from rlm_integrations._json import encode_plain, read_record, to_plain
 from rlm_integrations.engine.block_outcome import BlockOutcome
 from rlm_integrations.engine.budget import Charge
 from rlm_integrations.engine.call_id import CallId
@@ -37,7 +37,6 @@ _FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
     for kind in (CallId, ModelAnswer, CallRecord, Charge, Usage)
 }
 _VALUES: Final = {kind: attrgetter(*names) for kind, names in _FIELDS.items()}
-_REPLY: Final = _FIELDS[CallRecord].index("reply")
 
 
 def encode_answer(call: CallId, answer: Answer) -> bytes:
@@ -45,14 +44,14 @@ def encode_answer(call: CallId, answer: Answer) -> bytes:
     kind, value = _encoded(answer.value)
     record = {
         "version": VERSION,
-        "call": call,
+        "call": _values(call),
         "kind": kind,
         "value": value,
         "notes": [{"note": _NAMES[type(note)], **to_plain(note)} for note in answer.notes],
         "error": answer.error,
         "prompt": answer.prompt,
     }
-    return _ENCODER.encode(record).encode()
+    return encode_plain(record)
 
 
 def decode_answer(encoded: bytes) -> tuple[CallId, Answer]:
@@ -82,17 +81,16 @@ def decode_answer(encoded: bytes) -> tuple[CallId, Answer]:
         raise InputError(f"a journal record is damaged: {type(error).__name__}: {error}") from error
 
 
-def _values(record: Any) -> tuple[Any, ...]:
-    """The values of a record's fields, for the encoder."""
-    values: tuple[Any, ...] = _VALUES[type(record)](record)
-    if isinstance(record, CallRecord) and isinstance(record.reply, LLMError):
-        return (*values[:_REPLY], to_plain(record.reply), *values[_REPLY + 1 :])
+def _values(record: Any) -> list[Any]:
+    """The values of a record's fields, and of the records in it."""
+    values = []
+    for value in _VALUES[type(record)](record):
+        kind = type(value)
+        if kind in _VALUES:
+            values.append(_values(value))
+        else:
+            values.append(to_plain(value) if kind is LLMError else value)
     return values
-
-
-_ENCODER: Final = json.JSONEncoder(
-    separators=(",", ":"), allow_nan=False, check_circular=False, default=_values
-)
 
 
 def _named(kind: type, values: Any) -> Any:
@@ -107,7 +105,7 @@ def _named(kind: type, values: Any) -> Any:
 def _encoded(value: Any) -> tuple[str, Any]:
     match value:
         case ModelAnswer():
-            return "model", value
+            return "model", _values(value)
         case ChildAnswer():
             return "child", to_plain(value)
         case BlockOutcome(result, unanswered):

@@ -35,7 +35,7 @@ from rlm_integrations.errors import (
 from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted, new_id
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Limits
-from rlm_integrations.result import RLMResult
+from rlm_integrations.result import RLMResult, encode_result
 from rlm_integrations.run_setup import PreviousRun, RunSetup
 
 logger = logging.getLogger("rlm_integrations")
@@ -299,8 +299,8 @@ def _as_previous(start: RunStart, result: RLMResult[Any]) -> PreviousRun | None:
 
 async def _store_result(kept: KeptRun | None, result: RLMResult[Any]) -> None:
     if kept is not None:
-        plain = await finish_despite_cancel(runtime.offload(result.to_dict))
-        await finish_despite_cancel(kept.finish(plain))
+        encoded = await finish_despite_cancel(runtime.offload(encode_result, result))
+        await finish_despite_cancel(kept.finish(result.stop_reason, encoded))
 
 
 async def release(kept: KeptRun) -> None:

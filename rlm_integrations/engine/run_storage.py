@@ -30,8 +30,8 @@ class KeptRun(Protocol):
         """
         ...
 
-    async def finish(self, result: Mapping[str, Any]) -> None:
-        """Keep the result as plain JSON, and let go of the run.
+    async def finish(self, stop_reason: str, result: bytes) -> None:
+        """Keep the result, which is JSON, and let go of the run.
 
         A run whose `stop_reason` is one of `run_setup.RESUMABLE` can be resumed.
         """

@@ -111,6 +111,8 @@ class Database:
         if target.url.get_dialect().name == "sqlite":
             _prepare_file(target)
         self._engine = _make_engine(target.url)
+        self._writing = self._engine.execution_options(rlm_begin="BEGIN IMMEDIATE")
+        self._writing_once = self._engine.execution_options(rlm_begin="")
         try:
             self._prepare(may_create=may_create)
         except BaseException:
@@ -169,16 +171,19 @@ class Database:
             raise storage_error(error, self.target) from None
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+    def write(self, *, durable: bool = True, is_single: bool = False) -> Iterator[Connection]:
         """A transaction that may write: committed at the end, or rolled back.
 
         Only the writer thread uses it, once the database is open.
 
         Args:
             durable: Whether the commit survives a power failure. A killed process never loses it.
+            is_single: Whether it is a single statement. SQLite needs no more for a transaction,
+                and each further one, BEGIN and COMMIT too, has to wait until a busy thread lets
+                this one go on.
         """
         self.check_usable()
-        engine = self._engine.execution_options(rlm_writes=True)
+        engine = self._writing_once if is_single else self._writing
         with engine.connect() as connection:
             if self.dialect.name == "sqlite" and connection.info.get("durable") is not durable:
                 cursor = connection.connection.cursor()
@@ -284,8 +289,9 @@ def _make_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("rlm_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        statement = connection.get_execution_options().get("rlm_begin", "BEGIN")
+        if statement:
+            connection.exec_driver_sql(statement)
 
     return engine
 

@@ -1,6 +1,5 @@
 """A run that this process has, and the leases that show that it is alive."""
 
-import json
 import logging
 import threading
 from collections.abc import Awaitable, Mapping
@@ -99,7 +98,7 @@ class OwnedRun:
         leases.add(self)
 
     def append(self, call: str, record: bytes, *, durable: bool = True) -> Awaitable[None]:
-        """Begin to keep a record of the run's journal; see `RunLog.append`. Only if it is not
+        """Begin to keep a record of the run's journal; see `RunLog.append_one`. Only if it is not
         `durable` may a power failure lose it, and then with all later ones.
 
         Raises:
@@ -107,7 +106,7 @@ class OwnedRun:
             StorageError: It could not be kept.
         """
         self._will_change()
-        return self._log.append([JournalRecord(self.run_id, call, record)], durable=durable)
+        return self._log.append_one(JournalRecord(self.run_id, call, record), durable=durable)
 
     def append_in(self, connection: Connection, call: str, record: bytes) -> None:
         """Keep a record in a transaction of the writer; for what belongs to it."""
@@ -117,25 +116,25 @@ class OwnedRun:
     def _will_change(self) -> None:
         if self._is_lost:
             raise RunBusyError(f"run {self.run_id!r} was taken by another process")
-        self._before = {}
+        if self._before:
+            self._before = {}
 
-    async def finish(self, result: Mapping[str, Any]) -> None:
-        """Keep the result as plain JSON, and let go of the run.
+    async def finish(self, stop_reason: str, result: bytes) -> None:
+        """Keep the result, which is JSON, and let go of the run.
 
         Raises:
             StorageError: It could not be kept.
         """
-        await in_thread(self._finish, result)
+        await in_thread(self._finish, stop_reason, result)
 
-    def _finish(self, result: Mapping[str, Any]) -> None:
+    def _finish(self, stop_reason: str, result: bytes) -> None:
         self._leases.remove(self.run_id)
-        body = json.dumps(result, separators=(",", ":")).encode()
 
         def attempt() -> None:
-            sha256 = self._lake.put(body)
+            sha256 = self._lake.put(result)
 
             def write(connection: Connection) -> None:
-                ended = {"status": str(result["stop_reason"])[:20], "result_sha256": sha256}
+                ended = {"status": stop_reason[:20], "result_sha256": sha256}
                 if self._update(connection, owner=None, lease_until_utc=None, **ended):
                     self._lake.use(connection, self.run_id, [sha256])
 

@@ -56,6 +56,18 @@ class RunLog:
             ["run_id", "call_id", "body", "blob_sha256", "kept_at"],
         )
 
+    def append_one(self, record: JournalRecord, *, durable: bool = True) -> Awaitable[None]:
+        """Begin to keep a record, as `append` does, if possible together with other records of its
+        run: all that tasks of this event loop append before it goes on are kept, or none.
+        """
+        if record.blobs or len(record.body) > SMALL_BYTES:
+            return self.append([record], durable=durable)
+        _check_id("run_id", record.run_id)
+        (row,) = _rows([record], [None])
+        return self._shared.writer.insert_here(
+            self._insert_record, row, owner=record.run_id, durable=durable
+        )
+
     def append(self, records: Sequence[JournalRecord], *, durable: bool = True) -> Awaitable[None]:
         """Begin to keep records as one unit, on the running event loop. They are on the disk when
         the awaitable is done, unless they need not survive a power failure. A task that awaits it

@@ -78,24 +78,43 @@ class RawInsert(RawStatement):
     ) -> None:
         statement = insert_new(dialect.name, table, columns) if new_only else insert(table).inline()
         super().__init__(dialect, statement, list(columns))
-        self._row = f"({', '.join('?' * len(columns))})" if dialect.name == "sqlite" else ""
+        self._width = len(columns) if dialect.name == "sqlite" else 0
+        self._statements: dict[int, str] = {}
+
+    def is_single(self, rows: Sequence[Row]) -> bool:
+        """Whether `run` inserts these rows by one statement."""
+        return len(rows) <= (_MAX_ROWS if self._width else 1)
 
     def run(self, connection: Connection, rows: Iterable[Row]) -> None:
         """Insert the rows.
 
         SQLite's driver would run the statement once per row, and wait each time until the other
-        threads let it go on. Statements for powers of two rows are few enough to stay compiled.
+        threads let it go on. Statements for powers of two rows are few enough to stay compiled;
+        their last rows may be empty, and are skipped.
         """
-        if not self._row:
+        if not self._width:
             super().run(connection, rows)
             return
         values = self._given(rows)
-        at = 0
-        while left := len(values) - at:
-            count = min(_MAX_ROWS, 1 << (left.bit_length() - 1))
-            sql = self.sql.replace(self._row, ", ".join([self._row] * count))
-            connection.exec_driver_sql(sql, tuple(chain(*values[at : at + count])))
-            at += count
+        for at in range(0, len(values), _MAX_ROWS):
+            some = values[at : at + _MAX_ROWS]
+            room = 1 << (len(some) - 1).bit_length()
+            empty = [None] * (room - len(some)) * self._width
+            given = (*chain.from_iterable(some), *empty, len(some))
+            connection.exec_driver_sql(self._statement(room), given)
+
+    def _statement(self, room: int) -> str:
+        if room not in self._statements:
+            places = ["?"] * self._width
+            rows = (f"({', '.join([str(number), *places])})" for number in range(room))
+            # SQLite names the columns of VALUES; the first one has the numbers of the rows
+            columns = (f"column{number}" for number in range(2, self._width + 2))
+            source = f"(VALUES {', '.join(rows)})"
+            self._statements[room] = self.sql.replace(
+                f"VALUES ({', '.join(places)})",
+                " ".join(["SELECT", ", ".join(columns), "FROM", source, "WHERE column1 < ?"]),
+            )
+        return self._statements[room]
 
 
 def insert_new(dialect: str, table: Table, columns: Sequence[str]) -> Any:

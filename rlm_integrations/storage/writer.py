@@ -5,7 +5,7 @@ A commit waits for the disk. Alone, each thread would wait in turn; in a group a
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -20,6 +20,9 @@ from rlm_integrations.storage.statements import RawInsert, Row
 T = TypeVar("T")
 
 _GROUP_UNITS = 1_000
+# In a turn of an event loop. If all went on at once, each with new objects, the garbage collector
+# would run more often; a turn for each takes time as well
+_WOKEN_AT_ONCE = 4
 Rows = Mapping[RawInsert, Sequence[Row]]
 
 
@@ -51,10 +54,24 @@ class _Unit(Generic[T]):
     work: Callable[[Connection], T] | None
     rows: Rows
     durable: bool
-    future: Future[T] | asyncio.Future[T]
-    loop: asyncio.AbstractEventLoop | None = None
+    futures: Sequence[Future[T] | asyncio.Future[T]]
     outcome: Any = None
     error: BaseException | None = None
+
+
+class _Submitted:
+    """What tasks of an event loop submit before the loop goes on: it wakes the writer once for all.
+
+    Attributes:
+        units: All units.
+        shared: By statement, owner and durability, the rows of a unit and their futures.
+    """
+
+    __slots__ = ("shared", "units")
+
+    def __init__(self) -> None:
+        self.units: list[_Unit[Any]] = []
+        self.shared: dict[Hashable, tuple[list[Row], list[asyncio.Future[None]]]] = {}
 
 
 class DatabaseWriter:
@@ -67,7 +84,7 @@ class DatabaseWriter:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: list[_Unit[Any]] = []
-        self._of_loops = WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Unit[Any]]]()
+        self._of_loops = WeakKeyDictionary[asyncio.AbstractEventLoop, _Submitted]()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self._is_closed = False
@@ -82,14 +99,14 @@ class DatabaseWriter:
         """
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()  # a write cannot be cancelled
-        self._add([_Unit(work, {}, durable, future)])
+        self._add([_Unit(work, {}, durable, [future])])
         return future
 
     def insert(self, rows: Rows) -> Future[None]:
         """Have rows inserted and committed as one unit."""
         future: Future[None] = Future()
         future.set_running_or_notify_cancel()
-        self._add([_Unit(None, rows, True, future)])
+        self._add([_Unit(None, rows, True, [future])])
         return future
 
     def submit_here(
@@ -99,23 +116,51 @@ class DatabaseWriter:
 
         A task that awaits it and is cancelled meanwhile ends when the write is done.
         """
-        self._database.check_usable()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = _Write(loop=loop)
-        units = self._of_loops.setdefault(loop, [])
-        if not units:  # all that tasks submit until then wake the writer once
-            loop.call_soon(self._hand_over, units)
-        units.append(_Unit(work, rows, durable, future, loop))
+        future: asyncio.Future[T] = _Write()
+        unit = _Unit(work, rows, durable, [future])
+        self._submitted_here().units.append(unit)
         return future
 
-    def _hand_over(self, units: list[_Unit[Any]]) -> None:
-        group = list(units)
-        units.clear()
+    def insert_here(
+        self, statement: RawInsert, row: Row, *, owner: Hashable, durable: bool = True
+    ) -> "asyncio.Future[None]":
+        """Have a row inserted, as `submit_here` does. The rows of one owner that tasks submit
+        before the event loop goes on are one unit.
+        """
+        submitted = self._submitted_here()
+        future: asyncio.Future[None] = _Write()
+        key = (statement, owner, durable)
+        if key not in submitted.shared:
+            shared = rows, futures = list[Row](), list[asyncio.Future[None]]()
+            unit = _Unit(None, {statement: rows}, durable, futures)
+            submitted.units.append(unit)
+            submitted.shared[key] = shared
+        rows, futures = submitted.shared[key]
+        rows.append(row)
+        futures.append(future)
+        return future
+
+    def _submitted_here(self) -> "_Submitted":
+        self._database.check_usable()
+        loop = asyncio.get_running_loop()
+        submitted = self._of_loops.get(loop)
+        if submitted is None:
+            submitted = self._of_loops[loop] = _Submitted()
+        if not submitted.units:
+            loop.call_soon(self._hand_over, submitted)
+        return submitted
+
+    def _hand_over(self, submitted: "_Submitted") -> None:
+        group = list(submitted.units)
+        submitted.units.clear()
+        submitted.shared.clear()
         try:
             self._add(group)
         except StorageError as error:
             for unit in group:
-                unit.future.set_exception(error)
+                unit.error = error
+                for future in unit.futures:
+                    _set(future, unit)
 
     def _add(self, units: Sequence[_Unit[Any]]) -> None:
         self._database.check_usable()  # in a forked process there is no thread
@@ -171,7 +216,13 @@ class DatabaseWriter:
         for unit in group:
             for statement, more in unit.rows.items():
                 rows.setdefault(statement, []).extend(more)
-        with self._database.write(durable=any(unit.durable for unit in group)) as connection:
+        durable = any(unit.durable for unit in group)
+        is_single = (
+            len(rows) == 1
+            and all(statement.is_single(each) for statement, each in rows.items())
+            and all(unit.work is None for unit in group)
+        )
+        with self._database.write(durable=durable, is_single=is_single) as connection:
             for statement, each in rows.items():
                 statement.run(connection, each)
             for unit in group:
@@ -186,32 +237,34 @@ class DatabaseWriter:
 
 def _settle(group: list[_Unit[Any]]) -> None:
     """Wake those who wait; each event loop once."""
-    of_loops: dict[asyncio.AbstractEventLoop, list[_Unit[Any]]] = {}
+    of_loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], _Unit[Any]]]] = {}
     for unit in group:
-        if unit.loop is None:
-            _set(unit)
-        else:
-            of_loops.setdefault(unit.loop, []).append(unit)
-    for loop, units in of_loops.items():
+        for future in unit.futures:
+            if isinstance(future, asyncio.Future):
+                of_loops.setdefault(future.get_loop(), []).append((future, unit))
+            else:
+                _set(future, unit)
+    for loop, waiting in of_loops.items():
         try:
-            loop.call_soon_threadsafe(_set_next, loop, iter(units))
+            loop.call_soon_threadsafe(_wake_some, loop, iter(waiting))
         except RuntimeError:  # the loop is closed: nothing waits there any more
             continue
 
 
-def _set_next(loop: asyncio.AbstractEventLoop, units: Iterator[_Unit[Any]]) -> None:
-    """One in a turn of the loop: if all went on at once, each with new objects, the garbage
-    collector would run twice as often.
-    """
-    for unit in units:
-        if not unit.future.done():
-            _set(unit)
-            loop.call_soon(_set_next, loop, units)
+def _wake_some(
+    loop: asyncio.AbstractEventLoop, waiting: Iterator[tuple[asyncio.Future[Any], _Unit[Any]]]
+) -> None:
+    """Wake a few, and the others in later turns of the loop."""
+    for number, (future, unit) in enumerate(waiting, start=1):
+        if not future.done():
+            _set(future, unit)
+        if number == _WOKEN_AT_ONCE:
+            loop.call_soon(_wake_some, loop, waiting)
             break
 
 
-def _set(unit: _Unit[Any]) -> None:
+def _set(future: Future[Any] | asyncio.Future[Any], unit: _Unit[Any]) -> None:
     if unit.error is None:
-        unit.future.set_result(unit.outcome)
+        future.set_result(unit.outcome)
     else:
-        unit.future.set_exception(unit.error)
+        future.set_exception(unit.error)

@@ -95,7 +95,7 @@ async def add_runs(storage: Storage) -> None:
                 question=question, sources=(), models=models, options={}, version="1", started=1.0
             )
             kept = await storage.begin(f"run-{number}", setup, corpus)
-            await kept.finish({"stop_reason": "final" if number % 2 else "failed"})
+            await kept.finish("final" if number % 2 else "failed", b"{}")
 
 
 def listed(storage: Storage, query: str, status: str | None, wanted: int) -> float:

@@ -10,7 +10,7 @@ import math
 import os
 import pickle
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -35,6 +35,7 @@ from rlm_integrations.errors import (
     ReplayDivergedError,
     RLMError,
 )
+from rlm_integrations.result import encode_result
 from rlm_integrations.run_setup import ModelNames, SourceInfo
 from tests.engine.conftest import Scripted, code, final, run
 
@@ -87,6 +88,16 @@ def test_load_returns_what_save_wrote(tmp_path: Path) -> None:
     assert again.store.get("root_000001") == result.store.get("root_000001")  # type: ignore[union-attr]
     assert again.to_dict() == result.to_dict()
     assert TEXT[:300] not in (tmp_path / "run.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["half a pair \ud83d", [math.nan, LLMError("server", "no")], (1, {"a": date(2026, 1, 1)}), 1.5],
+)
+def test_storages_get_the_same_json(answer: Any) -> None:
+    """The JSON that a storage keeps is that of `to_dict`, for any answer."""
+    result = replace(rich(), answer=answer)
+    assert json.loads(encode_result(result)) == json.loads(json.dumps(result.to_dict()))
 
 
 async def test_a_loaded_result_without_a_store() -> None:

@@ -35,7 +35,7 @@ async def add_run(storage: Storage, run_id: str, document: str, *, ends: bool = 
     await kept.append("r:t1", b"{}")
     await kept.append("r:t2", run_id.encode() * SMALL_BYTES)
     if ends:
-        await kept.finish({"stop_reason": "final", "answer": f"of {run_id}"})
+        await kept.finish("final", b'{"stop_reason":"final","answer":"of %b"}' % run_id.encode())
 
 
 def rows_of(storage: Storage) -> dict[str, int]:

@@ -309,7 +309,7 @@ async def test_a_result_that_cannot_be_stored_ends_the_run_with_an_event(
     another call.
     """
 
-    def full(self: OwnedRun, result: object) -> None:
+    def full(self: OwnedRun, stop_reason: str, result: bytes) -> None:
         raise StorageError("the disk is full")
 
     rlm = rlm_of(provider.base_url, runs)

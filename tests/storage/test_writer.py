@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -149,16 +150,39 @@ async def test_a_cancelled_task_ends_when_the_write_is_done(opened: SharedDataba
     assert count(opened.database) == 1
 
 
+async def test_rows_of_an_owner_are_one_unit(opened: SharedDatabase) -> None:
+    """Rows that the tasks of a loop submit at once are one unit per owner: all of its tasks learn of
+    an error, and those of other owners do not.
+    """
+    insert, writer = insert_of(opened.database), opened.writer
+
+    async def write(owner: str, number: int) -> str:
+        try:
+            await writer.insert_here(insert, row(number), owner=owner)
+        except StorageError:
+            return "failed"
+        return "kept"
+
+    await write("a", 1)
+    done = await asyncio.gather(
+        *(write("a", number) for number in (20, 1, 21)),  # the second is there already
+        *(write("b", number) for number in range(2, 12)),
+    )
+    assert done == ["failed"] * 3 + ["kept"] * 10
+    assert count(opened.database) == 11
+
+
 async def test_many_rows_of_a_unit_keep_their_order(opened: SharedDatabase) -> None:
-    """Rows get their numbers in the order in which they were given."""
+    """Rows get their numbers in the order in which they were given, however many there are."""
     records = opened.database.schema.records
     columns = ["run_id", "call_id", "body", "blob_sha256", "kept_at"]
     insert = RawInsert(opened.database.dialect, records, columns)
     rows = [
         {"run_id": "r", "call_id": str(n), "body": b"%d" % n, "blob_sha256": None, "kept_at": n}
-        for n in range(700)
+        for n in range(1_285)
     ]
-    await opened.writer.submit_here(None, {insert: rows})
+    for start, end in pairwise((0, 1, 3, 6, 11, 266, 522, 779, 1_285)):
+        await opened.writer.submit_here(None, {insert: rows[start:end]})
     query = select(records.c.call_id, records.c.body, records.c.kept_at)
     found = opened.database.read(
         lambda each: each.execute(query.order_by(records.c.record_no)).all()
