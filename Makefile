@@ -34,7 +34,7 @@ test-openai2: $(ENV2)/ready
 
 # Its report is shown in one piece: the other one's is on the screen meanwhile.
 test-openai3: $(ENV3)/ready
-	@$(ENV3)/bin/python $(PYTEST) -n 1 $(TESTS3) -k '$(OF_OPENAI3)' $(PYTEST_ARGS) >$(ENV3)/report 2>&1; status=$$?; \
+	@$(ENV3)/bin/python $(PYTEST) -n 0 $(TESTS3) -k '$(OF_OPENAI3)' $(PYTEST_ARGS) >$(ENV3)/report 2>&1; status=$$?; \
 	echo; echo "openai 3:"; cat $(ENV3)/report; exit $$status
 
 # The tests of the storage on MariaDB, from Debian's mariadb-server-core and mariadb-client-core.
