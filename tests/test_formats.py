@@ -5,15 +5,17 @@ import gzip
 import os
 import signal
 import zipfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rlm_integrations import RLM
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.locations import find_locations
 from rlm_integrations.engine.threads import build_corpus
-from rlm_integrations.errors import ContextError, MissingExtraError
+from rlm_integrations.errors import ContextError, MissingExtraError, StorageError
 from rlm_integrations.extraction import child, extractor, time_limit
 from rlm_integrations.extraction.builder import number_ranges
 from rlm_integrations.records import SpanRef
@@ -101,6 +103,41 @@ def test_a_stored_document_keeps_its_places(tmp_path: Path) -> None:
             assert again.sources == corpus.sources
         with corpus.slice([SpanRef("packed", 2, 4)]) as part:
             assert part.sources[0].layout is None
+
+
+def unreadable(_: str) -> bytes:
+    """A blob that is gone."""
+    raise StorageError("gone")
+
+
+async def test_a_text_is_extracted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a storage, a file is not read again: also not by another run, and under another name. A
+    text that was pruned, or is gone from the storage, is read again.
+    """
+    path = tmp_path / "a.eml"
+    path.write_bytes(b"Subject: x\n\nAda approved the dam.")
+    reads: list[str] = []
+    read = extractor.Extractor._read
+
+    def noted(self: extractor.Extractor, *given: Any) -> Any:
+        reads.append(Path(given[2]).name)
+        return read(self, *given)
+
+    monkeypatch.setattr(extractor.Extractor, "_read", noted)
+    with Storage(tmp_path / "runs") as storage:
+        rlm = RLM("offline", storage=storage)
+        first = await rlm.acompletion("Who approved the dam?", path)
+        assert [each.location for each in first.citations] == ["a.eml"]
+        path = path.rename(tmp_path / "b.eml")
+        again = await rlm.acompletion("Who approved the dam?", path)
+        assert (reads, again.citations[0].location) == (["a.eml"], "b.eml")
+        assert again.sources[0].sha256 == first.sources[0].sha256
+        storage.prune(older_than=timedelta(microseconds=1))
+        with Corpus.build(path, texts=storage.texts) as corpus:
+            assert (reads, located(corpus, "Ada")) == (["a.eml", "b.eml"], "b.eml")
+        monkeypatch.setattr(storage.lake, "get", unreadable)
+        Corpus.build(path, texts=storage.texts).close()
+        assert reads == ["a.eml", "b.eml", "b.eml"]
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,12 @@ def ask_files(options: argparse.Namespace) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rlm = build_rlm(name, options, last)
-    with open_corpus(options) as corpus, ExitStack() as stack:
+    with ExitStack() as stack:
+        texts = None
         if options.storage is not None:
             storage = stack.enter_context(open_storage(options.storage))
-            rlm = rlm.replace(storage=storage, cache=options.cache)
+            rlm, texts = rlm.replace(storage=storage, cache=options.cache), storage.texts
+        corpus = stack.enter_context(open_corpus(options, texts))
         for each in [notice, *(str(warning.message) for warning in caught)]:
             say(each)
         last.follower = stack.enter_context(served_run(options, corpus))

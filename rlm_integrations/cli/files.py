@@ -13,10 +13,11 @@ from rlm_integrations.errors import InputError
 
 if TYPE_CHECKING:
     from rlm_integrations.corpus import Corpus
+    from rlm_integrations.extraction.extractor import TextCache
 
 
-def open_corpus(options: argparse.Namespace) -> "Corpus":
-    """The files as one document. Empty ones are reported.
+def open_corpus(options: argparse.Namespace, texts: "TextCache | None" = None) -> "Corpus":
+    """The files as one document. Empty ones are reported. The cache, if any, keeps their texts.
 
     Raises:
         InputError: All are empty, or one cannot be read as text.
@@ -37,6 +38,7 @@ def open_corpus(options: argparse.Namespace) -> "Corpus":
         documents[0] if is_alone else dict(zip(names, documents, strict=True)),
         encoding=encoding,
         errors=options.errors,
+        texts=texts,
     )
     if not corpus.characters:
         corpus.close()

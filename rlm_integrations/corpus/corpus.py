@@ -22,7 +22,7 @@ from rlm_integrations.corpus.origins import OriginsBuilder, SpanOrigin, length_o
 from rlm_integrations.corpus.places import Place, read_together
 from rlm_integrations.corpus.source import Source
 from rlm_integrations.errors import ContextError, InputError
-from rlm_integrations.extraction.extractor import Extractor
+from rlm_integrations.extraction.extractor import Extractor, TextCache
 from rlm_integrations.records import SpanRef
 
 T = TypeVar("T")
@@ -80,6 +80,7 @@ class Corpus:
         encoding: str = "utf-8",
         errors: str = "strict",
         left_out: Mapping[str, str] = MappingProxyType({}),
+        texts: TextCache | None = None,
     ) -> Self:
         """The corpus of a string, a path, a document of LangChain or LlamaIndex, an iterable or a
         mapping of these, or a folder.
@@ -92,6 +93,7 @@ class Corpus:
             encoding: The encoding of files.
             errors: How bytes that are invalid in it are handled, as in `bytes.decode`.
             left_out: Files that are left out already; see the attribute.
+            texts: Keeps the texts of PDF files and the like for later.
 
         Raises:
             ContextError: It cannot be read as text; the message says what to do.
@@ -102,7 +104,7 @@ class Corpus:
         is_named = False
         sources: list[Source] = []
         places = []
-        with Memory() as memory, Extractor() as extractor:
+        with Memory() as memory, Extractor(texts) as extractor:
             reader = DocumentReader(Writer(memory), extractor, encoding, errors)
             for document, run, sha256 in read_all(each_document, reader, not_text):
                 places.append(Place(run, 0, run.length))
@@ -151,13 +153,9 @@ class Corpus:
                 sources.append(source)
                 places.append(place)
         root = self if self._root is None else self._root
+        is_named = names is not None
         return Corpus(
-            sources,
-            places,
-            is_list=is_list,
-            is_named=names is not None,
-            origins=origins,
-            root=root,
+            sources, places, is_list=is_list, is_named=is_named, origins=origins, root=root
         )
 
     def parts(self) -> "tuple[Corpus, list[SpanRef | str | list[SpanRef | str]]] | None":

@@ -33,6 +33,7 @@ from rlm_integrations.errors import (
     check_text,
 )
 from rlm_integrations.events import Emitter, RunFailed, RunFinished, RunStarted, new_id
+from rlm_integrations.extraction.extractor import KeepsTexts
 from rlm_integrations.lm import pricing
 from rlm_integrations.records import Limits
 from rlm_integrations.result import RLMResult, encode_result
@@ -41,12 +42,13 @@ from rlm_integrations.run_setup import PreviousRun, RunSetup
 logger = logging.getLogger("rlm_integrations")
 
 
-async def corpus_of(context: object, limits: Limits) -> Corpus:
-    """The document of a context; see `Corpus.build`."""
+async def corpus_of(context: object, limits: Limits, storage: object = None) -> Corpus:
+    """The document of a context; see `Corpus.build`. The storage, if any, keeps the texts of files."""
     if isinstance(context, Corpus):
         return context
+    texts = storage.texts if isinstance(storage, KeepsTexts) else None
     return await build_corpus(
-        Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors
+        Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors, texts=texts
     )
 
 
@@ -98,7 +100,11 @@ class Answering:
         settings = self.settings
         await prepare_run(settings)
         await check_prices(settings)
-        corpus = await corpus_of(context, settings.limits) if repl is None else repl.corpus
+        corpus = (
+            await corpus_of(context, settings.limits, settings.storage)
+            if repl is None
+            else repl.corpus
+        )
         setup = await setup_of(
             settings,
             corpus,

@@ -54,7 +54,7 @@ async def reopen(answering: Answering, run_id: str, context: object) -> LazySess
                 "resume_session(run_id, context)"
             )
     else:
-        corpus = await corpus_of(context, answering.settings.limits)
+        corpus = await corpus_of(context, answering.settings.limits, storage)
     try:
         return await rebuild(answering, storage, last, corpus)
     except BaseException:

@@ -39,7 +39,8 @@ async def answer_as(
     start = RunStart(run_id=check_run_id(run_id))
     if answering.settings.storage is None:
         return await answering.answer(question, context, start=start)
-    corpus = await corpus_of(context, answering.settings.limits)
+    settings = answering.settings
+    corpus = await corpus_of(context, settings.limits, settings.storage)
     try:
         return await answering.answer(question, corpus, start=start)
     except RunExistsError:
@@ -129,7 +130,8 @@ async def _ended(answering: Answering, stored: StoredRun) -> RLMResult[Any]:
 
 async def _document(answering: Answering, stored: StoredRun, context: object) -> Corpus:
     if context is not None:
-        return await corpus_of(context, answering.settings.limits)
+        settings = answering.settings
+        return await corpus_of(context, settings.limits, settings.storage)
     if stored.corpus is None:
         raise InputError(
             "this storage does not keep documents: pass the run's document, resume(run_id, context)"

@@ -313,7 +313,8 @@ class RLM(SharedCopies, Generic[T_co]):
         """
 
         async def opened() -> LazySession:
-            return LazySession(await corpus_of(context, self._settings.limits), is_kept=True)
+            limits, storage = self._settings.limits, self._settings.storage
+            return LazySession(await corpus_of(context, limits, storage), is_kept=True)
 
         return Chat(self._complete, opened, context, self._hooks)
 

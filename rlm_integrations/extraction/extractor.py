@@ -2,6 +2,7 @@
 the host, and holds up no event loop.
 """
 
+import hashlib
 import json
 import os
 import select
@@ -12,11 +13,11 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.errors import ContextError, MissingExtraError
-from rlm_integrations.extraction.child import LENGTHS, REQUEST_BYTES
+from rlm_integrations.extraction.child import LENGTHS
 
 _FORMATS: Final = {
     ".pdf": "pdf",
@@ -29,6 +30,8 @@ _FORMATS: Final = {
 _SECONDS: Final = {"pdf": 600}  # of processor time for one document
 _OTHER_SECONDS: Final = 120
 _POLL_SECONDS: Final = 0.1  # after which a stopped build ends
+_VERSION: Final = 1  # of the texts in caches: a higher one has all files read again
+_HASHED_BYTES: Final = 1 << 18  # at once
 _ENVIRONMENT: Final = ("LD_LIBRARY_PATH", "TZ")  # no API keys
 _BOOT: Final = (
     "import sys; sys.path[:] = sys.argv[2:]; "
@@ -70,12 +73,38 @@ class ExtractedText:
     properties: dict[str, Any] = field(default_factory=dict)
 
 
+class TextCache(Protocol):
+    """Keeps what was read from documents."""
+
+    def find(self, key: str) -> bytes | None:
+        """What was kept for this key, or None. Blocks."""
+        ...
+
+    def keep(self, key: str, data: bytes) -> None:
+        """Keep what was read. Blocks."""
+        ...
+
+
+@runtime_checkable
+class KeepsTexts(Protocol):
+    """A storage that has a cache of texts."""
+
+    @property
+    def texts(self) -> TextCache:
+        """The cache."""
+        ...
+
+
 class Extractor:
     """Reads documents, one at a time. Its process starts with the first one, and ends with the
     `with`.
+
+    Args:
+        cache: Keeps the texts, by the hashes of their files; None to keep none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cache: TextCache | None = None) -> None:
+        self._cache = cache
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
 
@@ -103,31 +132,39 @@ class Extractor:
             NotTextError: It has no text that can be read.
             MissingExtraError: The package for its format is not installed.
         """
+        if self._cache is None:
+            return _parsed(*self._read(descriptor, kind, name, encoding, errors))
+        key = _key_of(descriptor, f"{kind} {encoding} {errors}")
+        if (kept := self._cache.find(key)) is not None:
+            head, _ = LENGTHS.unpack_from(kept)
+            return _parsed(kept[LENGTHS.size : LENGTHS.size + head], kept[LENGTHS.size + head :])
+        described, text = self._read(descriptor, kind, name, encoding, errors)
+        self._cache.keep(key, LENGTHS.pack(len(described), len(text)) + described + text)
+        return _parsed(described, text)
+
+    def _read(
+        self, descriptor: int, kind: str, name: str, encoding: str, errors: str
+    ) -> tuple[bytes | bytearray, bytes | bytearray]:
+        """The description of a document in JSON, and its text in UTF-8."""
         seconds = _SECONDS.get(kind, _OTHER_SECONDS)
         request = {"format": kind, "encoding": encoding, "errors": errors, "seconds": seconds}
         connection = self._connected()
         try:
-            socket.send_fds(
-                connection, [json.dumps(request).encode()[:REQUEST_BYTES]], [descriptor]
-            )
-            head, text = LENGTHS.unpack(self._receive(LENGTHS.size))
-            answer = json.loads(self._receive(head))
-            data = self._receive(text)
+            socket.send_fds(connection, [json.dumps(request).encode()], [descriptor])
+            head, size = LENGTHS.unpack(self._receive(LENGTHS.size))
+            described = self._receive(head)
+            text = self._receive(size)
         except OSError:
             raise NotTextError(*self._why_ended(name, seconds)) from None
         except BaseException:
             self._end()  # it is in the middle of this document
             raise
+        answer = json.loads(described)
         if "missing" in answer:
             raise MissingExtraError(f"reading {name!r}", "files")
         if "error" in answer:
             raise NotTextError(f"{name!r} {answer['error']}", answer["reason"])
-        return ExtractedText(
-            data.decode("utf-8", "surrogatepass"),
-            tuple(answer["starts"]),
-            tuple(answer["labels"]),
-            answer["properties"],
-        )
+        return described, text
 
     def _connected(self) -> socket.socket:
         if self._connection is None:
@@ -203,3 +240,23 @@ class Extractor:
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
+
+
+def _parsed(described: bytes | bytearray, text: bytes | bytearray) -> ExtractedText:
+    answer = json.loads(described)
+    return ExtractedText(
+        text.decode("utf-8", "surrogatepass"),
+        tuple(answer["starts"]),
+        tuple(answer["labels"]),
+        answer["properties"],
+    )
+
+
+def _key_of(descriptor: int, how: str) -> str:
+    """The hash of a file and of how it is read."""
+    digest = hashlib.sha256(f"{_VERSION} {how}\n".encode())
+    at = 0
+    while data := os.pread(descriptor, _HASHED_BYTES, at):
+        digest.update(data)
+        at += len(data)
+    return digest.hexdigest()

@@ -68,7 +68,7 @@ async def asubmit(
                 f"{quote_value(lm.name)}"
             )
     await check_prices(settings)
-    corpus = await corpus_of(context, settings.limits)
+    corpus = await corpus_of(context, settings.limits, storage)
     job_id = str(uuid4())
     try:
         setup = await setup_of(

@@ -14,6 +14,7 @@ from rlm_integrations.storage.run_rows import is_running
 from rlm_integrations.storage.run_table import RunTable
 from rlm_integrations.storage.shared_database import SharedDatabase
 from rlm_integrations.storage.source_table import SourceTable
+from rlm_integrations.storage.text_table import TextTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Forgetting:
         runs: Names the nearest runs, if one does not exist.
         replies: The cache.
         sources: The documents that grow.
+        texts: The texts of files, whose blobs no run uses.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Forgetting:
         runs: RunTable,
         replies: ReplyTable,
         sources: SourceTable,
+        texts: TextTable,
     ) -> None:
         self._shared = shared
         self._lake = lake
         self._runs = runs
         self._replies = replies
         self._sources = sources
+        self._texts = texts
         self._schema = shared.database.schema
 
     def forget(self, run_id: str) -> Removed:
@@ -99,6 +103,7 @@ class Forgetting:
             blobs += self._sources.forget(document_id)[1]
             documents += 1
         replies = 0 if is_stopped() else self._replies.clear(older_than)
+        self._texts.clear(cutoff.timestamp())
         if not is_stopped():
             blobs += self._lake.remove_unused(self._unused(cutoff))
         return replace(_removed(count, blobs), replies=replies, documents=documents)

@@ -141,6 +141,7 @@ class Schema:
             with its blobs.
         sources: The texts of documents that grow, which are blobs.
         replies: The cache of models' replies, which belong to no run.
+        texts: The texts of files that were read, which are blobs.
         manifests: What jobs derive, `DeriveManifests` in the original design.
         jobs: The queue, `DeriveJobs` in the original design.
     """
@@ -158,6 +159,7 @@ class Schema:
     blob_uses: Table
     sources: Table
     replies: Table
+    texts: Table
     manifests: Table
     jobs: Table
 
@@ -279,6 +281,12 @@ def schema_for(names: Names) -> Schema:
             Column("body", binary(), nullable=False),
             Column("kept_at", Double(), nullable=False),
             index("CachedReplies", "kept_at"),
+        ),
+        texts=table(
+            "ExtractedTexts",
+            Column("text_key", String(64), primary_key=True),
+            Column("sha256", String(64), nullable=False),
+            Column("kept_at", Double(), nullable=False),
         ),
         manifests=table(
             "DeriveManifests",

@@ -37,6 +37,7 @@ from rlm_integrations.storage.settings import read_settings
 from rlm_integrations.storage.shared_database import open_database
 from rlm_integrations.storage.source_table import SourceTable, StoredSources
 from rlm_integrations.storage.stores.stored_store import StoredStore, open_store
+from rlm_integrations.storage.text_table import TextTable
 
 
 class Storage:
@@ -89,10 +90,11 @@ class Storage:
         self.queue = SqlQueueStore(self._shared)
         self._log = RunLog(self._shared, self.lake)
         self._replies = ReplyTable(self._shared)
+        self.texts = TextTable(self._shared, self.lake)
         self._runs = RunTable(self._shared, self.lake, self._log, keep_documents=keep_documents)
         self._sources = SourceTable(self._shared, self.lake)
         self._forgetting = Forgetting(
-            self._shared, self.lake, self._runs, self._replies, self._sources
+            self._shared, self.lake, self._runs, self._replies, self._sources, self.texts
         )
         self._archive = RunArchive(self._shared, self.lake, self._runs)
         self._retention = Retention(self._shared.database, self._forgetting, self.retention)
@@ -241,8 +243,8 @@ class Storage:
 
     def prune(self, *, older_than: timedelta | str) -> Removed:
         """Remove every run that was not changed for so long, however it ended, and the cached
-        replies of that age, and blobs of that age that no run uses. Runs that a process is running
-        stay.
+        replies and texts of files of that age, and blobs that no run uses. Runs that a process is
+        running stay.
 
         Args:
             older_than: A `timedelta`, or a string such as "12h", "30d" or "2w".

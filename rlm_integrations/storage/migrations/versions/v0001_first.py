@@ -150,6 +150,12 @@ def upgrade() -> None:
     )
     index("CachedReplies", "kept_at")
     create(
+        "ExtractedTexts",
+        sa.Column("text_key", sa.String(64), primary_key=True),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("kept_at", sa.Double(), nullable=False),
+    )
+    create(
         "DeriveManifests",
         sa.Column("manifest_id", sa.Uuid(), primary_key=True),
         sa.Column("manifest_version", sa.String(20), nullable=False),
