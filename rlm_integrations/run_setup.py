@@ -38,8 +38,8 @@ class SourceInfo:
 
     Attributes:
         name: Its name in citations, such as `context_0`.
-        length: Its length in characters.
-        sha256: The SHA-256 of its text in UTF-8, in hexadecimal.
+        length: Its length in characters; in bytes for a file of a large folder that was not read.
+        sha256: The SHA-256 of its text in UTF-8, in hexadecimal; "" if it was not read.
         file: The name of its file, without the folder; None if it was not a file.
         id: The document's own id; None if it has no id.
     """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rlm_integrations.corpus import Corpus, documents, folder, reading
+from rlm_integrations.corpus import Corpus, folder, reading
 from rlm_integrations.corpus.folder import Folder
 from rlm_integrations.errors import ContextError
 
@@ -242,9 +242,9 @@ def test_more_files_than_the_limit_are_refused(
         Corpus.build(tmp_path)
     monkeypatch.undo()
     write(tmp_path, {"b/image": "\0" * 50, "b/x": "12345", "b/y": "67890"})
-    monkeypatch.setattr(documents, "MAX_FOLDER_BYTES", 10)
+    monkeypatch.setattr(folder, "MAX_FOLDER_BYTES", 10)
     Corpus.build(tmp_path / "b").close()  # what is no text does not count
-    monkeypatch.setattr(documents, "MAX_FOLDER_BYTES", 9)
+    monkeypatch.setattr(folder, "MAX_FOLDER_BYTES", 9)
     with pytest.raises(ContextError, match="GB of text: pass a smaller folder"):
         Corpus.build(tmp_path / "b")
     monkeypatch.undo()

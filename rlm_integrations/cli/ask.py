@@ -81,7 +81,7 @@ def ask_files(options: argparse.Namespace) -> int:
         if options.storage is not None:
             storage = stack.enter_context(open_storage(options.storage))
             rlm, texts = rlm.replace(storage=storage, cache=options.cache), storage.texts
-        corpus = stack.enter_context(open_corpus(options, texts))
+        corpus = stack.enter_context(open_corpus(options, texts, on_demand=texts is None))
         for each in [notice, *(str(warning.message) for warning in caught)]:
             say(each)
         last.follower = stack.enter_context(served_run(options, corpus))

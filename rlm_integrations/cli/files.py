@@ -16,14 +16,22 @@ if TYPE_CHECKING:
     from rlm_integrations.extraction.extractor import TextCache
 
 
-def open_corpus(options: argparse.Namespace, texts: "TextCache | None" = None) -> "Corpus":
-    """The files as one document. Empty ones are reported. The cache, if any, keeps their texts.
+def open_corpus(
+    options: argparse.Namespace, texts: "TextCache | None" = None, *, on_demand: bool = False
+) -> "Corpus":
+    """The files as one document. Empty ones are reported.
+
+    Args:
+        options: The options of the command.
+        texts: Keeps the extracted texts of documents.
+        on_demand: Whether the files of large folders are read when they are asked for.
 
     Raises:
         InputError: All are empty, or one cannot be read as text.
     """
     from rlm_integrations.corpus import Corpus
     from rlm_integrations.corpus.folder import count_reasons, split_pattern
+    from rlm_integrations.corpus.lazy import build_lazily
 
     # A byte order mark at the start of a UTF-8 file is not part of its text.
     encoding = (
@@ -34,11 +42,11 @@ def open_corpus(options: argparse.Namespace, texts: "TextCache | None" = None) -
     is_alone = len(documents) == 1 and (
         options.files == ["."] or split_pattern(options.files[0]) is None
     )
-    corpus = Corpus.build(
-        documents[0] if is_alone else dict(zip(names, documents, strict=True)),
-        encoding=encoding,
-        errors=options.errors,
-        texts=texts,
+    context = documents[0] if is_alone else dict(zip(names, documents, strict=True))
+    corpus = (
+        build_lazily(context, encoding=encoding, errors=options.errors)
+        if on_demand
+        else Corpus.build(context, encoding=encoding, errors=options.errors, texts=texts)
     )
     if not corpus.characters:
         corpus.close()

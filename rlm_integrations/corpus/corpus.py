@@ -7,10 +7,10 @@ at fixed width in one sealed memory file, into which files are decoded in steps.
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus.document_reader import DocumentReader
@@ -19,15 +19,13 @@ from rlm_integrations.corpus.fixed_width import Memory, StoredText, Writer
 from rlm_integrations.corpus.folder import count_reasons, describe_left_out
 from rlm_integrations.corpus.handover import Handover
 from rlm_integrations.corpus.origins import OriginsBuilder, SpanOrigin, length_of
-from rlm_integrations.corpus.places import Place, read_together
+from rlm_integrations.corpus.places import Place, read_short
 from rlm_integrations.corpus.source import Source
 from rlm_integrations.errors import ContextError, InputError
 from rlm_integrations.extraction.extractor import Extractor, TextCache
 from rlm_integrations.records import SpanRef
 
 T = TypeVar("T")
-
-_MAX_GROUP_TEXTS: Final = 256  # texts that are read at once
 
 
 class Corpus:
@@ -41,8 +39,7 @@ class Corpus:
         is_list: Whether the context has several texts, not a single string.
         is_named: Whether its texts have names; it is then a mapping in the REPL.
         left_out: The files of folders that are not in it, by name, and why.
-        lengths: How many characters each source has.
-        characters: The sum of the lengths.
+        characters: How many characters all sources have.
     """
 
     def __init__(
@@ -56,7 +53,7 @@ class Corpus:
         origins: Sequence[tuple[SpanOrigin, ...]] | None = None,
         root: "Corpus | None" = None,
     ) -> None:
-        self.sources = tuple(sources)
+        self.sources: Sequence[Source] = tuple(sources)
         self.is_list = is_list
         self.is_named = is_named
         self.left_out = left_out
@@ -67,8 +64,7 @@ class Corpus:
         self._places: Sequence[Place] | None = places
         self._origins = origins  # None for the root, whose spans need no lifting
         self._root = root
-        self.lengths = tuple(source.length for source in self.sources)
-        self.characters = sum(self.lengths)
+        self.characters = sum(source.length for source in self.sources)
         self._kept: dict[str, Any] = {}
         self._keeping = threading.RLock()
 
@@ -288,34 +284,20 @@ class Corpus:
         """Every source's name with its text, in steps: a long text yields several pairs, an empty
         one yields none.
         """
-        for source, place in zip(self.sources, self._open_places(), strict=True):
+        for name, place in self._texts():
             for piece in place.steps():
-                yield source.name, piece
+                yield name, piece
 
-    def short_texts(self, most: int) -> Iterator[tuple[str, str | None]]:
-        """Every source's name, in order, with its text, or None if it has more than `most`
-        characters.
-
-        Adjacent texts in memory are read at once: in a list of many short texts, each costs a few
-        microseconds.
+    def short_texts(
+        self, most: int, numbers: Iterable[int] | None = None
+    ) -> Iterator[tuple[str, str | None]]:
+        """The name of every source that was read, in order, with its text, or None if it has more
+        than `most` characters; or of the sources with these indexes.
 
         Raises:
             ContextError: As `text`.
         """
-        group: list[tuple[str, Place]] = []
-        for source, place in zip(self.sources, self._open_places(), strict=True):
-            if group and (
-                source.length > most
-                or len(group) == _MAX_GROUP_TEXTS
-                or not group[-1][1].is_beside(place)
-            ):
-                yield from read_together(group)
-                group = []
-            if source.length > most:
-                yield source.name, None
-            else:
-                group.append((source.name, place))
-        yield from read_together(group)
+        return read_short(self._texts(numbers), most)
 
     def lift(self, span: SpanRef) -> SpanRef | None:
         """This span in the root's document, or None if it contains other text.
@@ -332,6 +314,21 @@ class Corpus:
             if len(origins) == 1 and length_of(origins[0].span) == length_of(span)
             else None
         )
+
+    @property
+    def read_numbers(self) -> Sequence[int]:
+        """The indexes of the sources that were read, in the order of reading: here all."""
+        return range(len(self.sources))
+
+    @property
+    def characters_read(self) -> int:
+        """How many characters they have: so many are read by a search of the document."""
+        return self.characters
+
+    def _texts(self, numbers: Iterable[int] | None = None) -> Iterator[tuple[str, Place]]:
+        places = self._open_places()
+        chosen = sorted(self.read_numbers) if numbers is None else numbers
+        return ((self.sources[number].name, places[number]) for number in chosen)
 
     def handover(self) -> Handover:
         """The places of the sources, and the descriptors to send to another process."""

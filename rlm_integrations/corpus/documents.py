@@ -3,7 +3,6 @@
 import os
 from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import replace
 from io import IOBase
 from pathlib import Path
@@ -13,7 +12,7 @@ from rlm_integrations.corpus.archives import Unpack, members, unpacked_name, unp
 from rlm_integrations.corpus.data import Data, is_json_data, read_data
 from rlm_integrations.corpus.document_reader import DocumentReader
 from rlm_integrations.corpus.fixed_width import StoredText
-from rlm_integrations.corpus.folder import MAX_FOLDER_BYTES, Folder
+from rlm_integrations.corpus.folder import Folder
 from rlm_integrations.corpus.layout import Layout
 from rlm_integrations.corpus.source import is_name
 from rlm_integrations.corpus.source_document import SourceDocument
@@ -32,6 +31,18 @@ def check_encoding(encoding: str, errors: str) -> None:
     """
     if (why := undecodable(encoding, errors)) is not None:
         raise ContextError(why)
+
+
+def check_text_name(name: object) -> None:
+    """Refuse a name that no text may have.
+
+    Raises:
+        ContextError: It is one.
+    """
+    if not is_name(name):
+        raise ContextError(
+            f"the name of a text must be a printable string that is not empty, not {name!r:.99}"
+        )
 
 
 def read_document(thing: object) -> SourceDocument | None:
@@ -123,19 +134,32 @@ def read_all(
         ContextError: Another one cannot be read.
     """
     for document in each_document:
-        try:
-            found = reader.read(document)
-        except (ContextError, MissingExtraError) as error:
-            if not document.is_optional:
-                raise
-            reader.writer.finish()  # the next text begins after what was written
-            left_out[document.name or ""] = (
-                f"needs rlm-integrations[{error.extra}]"
-                if isinstance(error, MissingExtraError)
-                else getattr(error, "reason", "unreadable")
-            )
-        else:
+        found = read_one(document, reader, left_out)
+        if found is not None:
             yield found
+
+
+def read_one(
+    document: SourceDocument, reader: DocumentReader, left_out: dict[str, str]
+) -> tuple[SourceDocument, StoredText, str] | None:
+    """What `DocumentReader.read` returns. None for an optional document that cannot be read: it is
+    left out.
+
+    Raises:
+        ContextError: Another one cannot be read.
+    """
+    try:
+        return reader.read(document)
+    except (ContextError, MissingExtraError) as error:
+        if not document.is_optional:
+            raise
+        reader.writer.finish()  # the next text begins after what was written
+        left_out[document.name or ""] = (
+            f"needs rlm-integrations[{error.extra}]"
+            if isinstance(error, MissingExtraError)
+            else getattr(error, "reason", "unreadable")
+        )
+        return None
 
 
 def _items(context: Iterable[Any]) -> Iterator[SourceDocument]:
@@ -157,10 +181,7 @@ def _named(texts: Mapping[Any, Any], left_out: dict[str, str]) -> Iterator[Sourc
 
 def _each_named(texts: Mapping[Any, Any], left_out: dict[str, str]) -> Iterator[SourceDocument]:
     for name, item in texts.items():
-        if not is_name(name):
-            raise ContextError(
-                f"the name of a text must be a printable string that is not empty, not {name!r:.99}"
-            )
+        check_text_name(name)
         files = _files_in(item, f"{name}/", left_out)
         if files is not None:
             yield from files
@@ -212,16 +233,15 @@ def _files(folder: Folder, prefix: str, left_out: dict[str, str]) -> Iterator[So
     left_out.update((f"{prefix}{path}", why) for path, why in folder.left_out.items())
     size = 0
     for path in folder.files:
-        file, name = folder.root / path, f"{prefix}{path}"
-        yield _optional(file, name)
-        if name not in left_out:
-            with suppress(OSError):
-                size += file.stat().st_size
-        if size > MAX_FOLDER_BYTES:
-            raise ContextError(
-                f"{str(folder.root)!r} has more than {MAX_FOLDER_BYTES / 1e9:g} GB of text: pass a "
-                "smaller folder, or a pattern such as Path('src/**/*.py')"
-            )
+        yield file_of(folder.root, path, prefix)
+        if f"{prefix}{path}" not in left_out:
+            size += folder.sizes[path]
+        folder.check_size(size)
+
+
+def file_of(root: Path, path: str, prefix: str) -> SourceDocument:
+    """The file at a relative path of a folder, whose names begin with this prefix."""
+    return _optional(root / path, f"{prefix}{path}")
 
 
 def _members(

@@ -81,7 +81,7 @@ class Memory:
             try:
                 self.fd = os.memfd_create("rlm-context", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             except OSError as error:
-                raise _no_room(error) from error
+                raise no_room(error) from error
         else:
             with tempfile.TemporaryFile(buffering=0) as file:
                 self.fd = os.dup(file.fileno())
@@ -103,7 +103,7 @@ class Memory:
                 errno.ENOSPC,
                 errno.ENOMEM,
             }:
-                raise _no_room(error) from error
+                raise no_room(error) from error
         elif hasattr(os, "memfd_create"):
             import fcntl
 
@@ -124,7 +124,29 @@ class Memory:
         return nullcontext(self.fd)
 
 
-def _no_room(error: OSError) -> ContextError:
+class GrowingMemory(Memory):
+    """Memory that is written as long as it is referenced. Others get a descriptor that cannot
+    write.
+
+    Raises:
+        ContextError: This machine has no such memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            self._read_only = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise no_room(error) from error
+        weakref.finalize(self, os.close, self._read_only)
+
+    def opened(self) -> AbstractContextManager[int]:
+        """A descriptor to read from, which stays open as long as this object is referenced."""
+        return nullcontext(self._read_only)
+
+
+def no_room(error: OSError) -> ContextError:
+    """The error for a document that does not fit into memory."""
     return ContextError(
         f"the document cannot be put into memory that a sandbox can read ({error.strerror}):"
         " raise this machine's limit of file sizes (`ulimit -f`), open files or memory"

@@ -14,7 +14,7 @@ from rlm_integrations.corpus.source import is_name
 from rlm_integrations.errors import ContextError
 
 MAX_FILES: Final = 200_000
-MAX_FOLDER_BYTES: Final = 2_000_000_000  # of the texts, which are read at once
+MAX_FOLDER_BYTES: Final = 2_000_000_000  # of the texts
 MAX_FILE_BYTES: Final = 20_000_000  # a larger file is left out
 OVER_LIMIT: Final = f"over {MAX_FILE_BYTES // 1_000_000} MB"
 _MAX_SHOWN: Final = 1_000  # names of files that are left out
@@ -65,12 +65,14 @@ class Folder:
     Attributes:
         root: The folder.
         files: The relative paths of the files, sorted.
+        sizes: The bytes of each of `files`, by its path.
         left_out: The files that are left out, by relative path, and the reason for each.
     """
 
     def __init__(self, root: Path, pattern: str = "**") -> None:
         self.root = root
         self.files: list[str] = []
+        self.sizes: dict[str, int] = {}
         self.left_out: dict[str, str] = {}
         matches = path_pattern(pattern)
         self._matches = (lambda _: None) if matches is None else matches.fullmatch
@@ -93,6 +95,18 @@ class Folder:
         if not folder.files and not folder.left_out:
             raise ContextError(f"there is no file in {os.fsdecode(path)!r}, or all are ignored")
         return folder
+
+    def check_size(self, size: int) -> None:
+        """Refuse more than `MAX_FOLDER_BYTES` bytes of texts.
+
+        Raises:
+            ContextError: There are more.
+        """
+        if size > MAX_FOLDER_BYTES:
+            raise ContextError(
+                f"{str(self.root)!r} has more than {MAX_FOLDER_BYTES / 1e9:g} GB of text: pass a "
+                "smaller folder, or a pattern such as Path('src/**/*.py')"
+            )
 
     def _walk(self) -> None:
         pending = [("", (IgnoreRules("", DEFAULT), *_rules_above(self._real)))]
@@ -146,6 +160,11 @@ class Folder:
             )
         else:
             self.files.append(path)
+            self.sizes[path] = info.st_size
+
+    def has(self, path: str) -> bool:
+        """Whether a relative path is in the folder, and no link leads out of it."""
+        return Path(os.path.realpath(self.root / path)).is_relative_to(self._real)
 
     def _leads_inside(self, link: "os.DirEntry[str]") -> bool:
         # Not Path.resolve: for a circle of links it raises another error in each version of Python

@@ -1,8 +1,9 @@
 """The places of texts in byte sources, and how adjacent ones are read at once."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from rlm_integrations._concurrency.work import spend
 from rlm_integrations.corpus.fixed_width import (
@@ -12,6 +13,8 @@ from rlm_integrations.corpus.fixed_width import (
     decode_fixed,
     read_exactly,
 )
+
+_MAX_GROUP_TEXTS: Final = 256  # texts that are read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,28 @@ class Place:
         return digest.hexdigest()
 
 
-def read_together(group: Sequence[tuple[str, Place]]) -> Iterator[tuple[str, str]]:
+def read_short(texts: Iterable[tuple[str, Place]], most: int) -> Iterator[tuple[str, str | None]]:
+    """The texts by name, each None if it has more than `most` characters.
+
+    Adjacent texts in memory are read at once: in a list of many short texts, each costs a few
+    microseconds.
+    """
+    group: list[tuple[str, Place]] = []
+    for name, place in texts:
+        is_long = place.end - place.start > most
+        if group and (
+            is_long or len(group) == _MAX_GROUP_TEXTS or not group[-1][1].is_beside(place)
+        ):
+            yield from _read_together(group)
+            group = []
+        if is_long:
+            yield name, None
+        else:
+            group.append((name, place))
+    yield from _read_together(group)
+
+
+def _read_together(group: Sequence[tuple[str, Place]]) -> Iterator[tuple[str, str]]:
     """The texts of adjacent places."""
     if len(group) < 2:
         for name, place in group:

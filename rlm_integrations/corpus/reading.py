@@ -26,7 +26,7 @@ _ZEROS_SEARCHED: Final = 8_192  # bytes
 # matter. Larger ASCII files are read in place: a copy of gigabytes would cost more than it saves.
 COPIED: Final = 64 << 20
 # Encodings in which every byte below 128 is that ASCII character, wherever it is.
-_ASCII_COMPATIBLE: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
+ASCII_COMPATIBLE: Final = {"ascii", "utf-8", "utf-8-sig", "iso8859-1", "iso8859-15", "cp1252"}
 
 
 def read_file(
@@ -48,11 +48,11 @@ def read_file(
     fd, before = open_regular(path)
     try:
         _refuse_other_formats(fd, path)
-        if checks_zeros and codecs.lookup(encoding).name in _ASCII_COMPATIBLE:
+        if checks_zeros and codecs.lookup(encoding).name in ASCII_COMPATIBLE:
             _refuse_zeros(fd, path)
         is_large = (
             writer.size + before.st_size > COPIED
-            and codecs.lookup(encoding).name in _ASCII_COMPATIBLE
+            and codecs.lookup(encoding).name in ASCII_COMPATIBLE
         )
         found = _ascii_run(fd, path, before) if is_large else None
         is_copied = found is None
@@ -166,7 +166,7 @@ def decode_member(data: bytes, name: str, encoding: str, errors: str) -> str:
     """
     start = data[:_ZEROS_SEARCHED]
     _refuse_formats(start, name)
-    if codecs.lookup(encoding).name in _ASCII_COMPATIBLE and b"\0" in start:
+    if codecs.lookup(encoding).name in ASCII_COMPATIBLE and b"\0" in start:
         raise NotTextError(f"{name!r} is binary, not text", "binary")
     try:
         return data.decode(encoding, errors)

@@ -8,10 +8,11 @@ document, or none. Run batches of them off the event loop.
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate, islice
+from itertools import islice
 from typing import Final
 
 from rlm_integrations.corpus import Corpus, single_spaced
+from rlm_integrations.corpus.common_start import common_length
 from rlm_integrations.corpus.likely_parts import LikelyParts
 from rlm_integrations.corpus.single_spaced import STEP, candidates, loose_places
 from rlm_integrations.prompt_pieces import PromptPieces, sha256_of
@@ -133,26 +134,49 @@ class Locator:
     def __init__(self, corpus: Corpus, *, is_fine: bool = False) -> None:
         self._corpus = corpus
         self._is_fine = is_fine
+        characters = corpus.characters_read
         self.stride = (
-            max(_MIN_SPAN_CHARS - _ANCHOR_CHARS + 1, corpus.characters // _MAX_FINE_ANCHORS)
+            max(_MIN_SPAN_CHARS - _ANCHOR_CHARS + 1, characters // _MAX_FINE_ANCHORS)
             if is_fine
-            else max(64, corpus.characters // _MAX_ANCHORS)
+            else max(64, characters // _MAX_ANCHORS)
         )
-        # The offset of each source in the concatenated sources
-        self._bases = list(accumulate(corpus.lengths, initial=0))[:-1]
-        self._numbers = {source.name: number for number, source in enumerate(corpus.sources)}
+        # The sources that were read are concatenated, in the order of reading
+        self._names: list[str] = []
+        self._bases: list[int] = []  # the offset of each
+        self._numbers: dict[str, int] = {}
+        self._characters = 0
         self._places: dict[str, int] = {}  # the first place of each anchor
         self._more: dict[str, list[int]] = {}  # further places
+        self.extend()
+
+    @property
+    def is_outgrown(self) -> bool:
+        """Whether so much was read since that a new index would be much coarser."""
+        most = _MAX_FINE_ANCHORS if self._is_fine else _MAX_ANCHORS
+        return self._corpus.characters_read // most > 2 * self.stride
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether sources were read since."""
+        return len(self._corpus.read_numbers) > len(self._names)
+
+    def extend(self) -> None:
+        """Index the sources that were read since; by one thread at a time."""
         # A window contains whole strides, so that no anchor crosses its end
         window = self.stride * max(1, _WINDOW_CHARS // self.stride)
-        for (name, text), length, base in zip(
-            corpus.short_texts(STEP), corpus.lengths, self._bases, strict=True
-        ):
+        new = self._corpus.read_numbers[len(self._names) :]
+        for name, text in self._corpus.short_texts(STEP, new):
+            base, length = self._characters, self._corpus.length(name)
+            self._numbers[name] = len(self._names)
+            self._names.append(name)
+            self._bases.append(base)
+            self._characters += length
             if text is not None:
                 self._index(text, base)
                 continue
             for start in range(0, length, window):
-                self._index(corpus.text(name, start, min(start + window, length)), base + start)
+                part = self._corpus.text(name, start, min(start + window, length))
+                self._index(part, base + start)
 
     def _index(self, text: str, base: int) -> None:
         """Index the anchors of a text that begins at this place."""
@@ -285,7 +309,7 @@ class Locator:
         others |= {place - behind for place in self._expected(anchor, behind, near, within)}
         # The characters around the part that the prompt was made from may be equal by chance
         least = match.length - _ANCHOR_CHARS
-        most = self._corpus.characters - least
+        most = self._characters - least
         possible = [each for each in others - {match.place} if 0 <= each <= most]
         likely = [
             other
@@ -308,7 +332,7 @@ class Locator:
             near: The last place.
             within: Where the prompt was probably made from.
         """
-        near = near if near < self._corpus.characters else 0
+        near = near if near < self._characters else 0
         source, at = self._source(near)
         before = min(at, 2 * _ANCHOR_CHARS)
         close = behind + _ANCHOR_CHARS
@@ -347,8 +371,8 @@ class Locator:
             text = self._corpus.text(source, start - done - count, start - done)
             return text[::-1], prompt[at - done - count : at - done][::-1]
 
-        forward = _same(ahead, min(length - start, len(prompt) - at))
-        backward = _same(behind, min(start, at))
+        forward = common_length(ahead, min(length - start, len(prompt) - at))
+        backward = common_length(behind, min(start, at))
         return _Match(at - backward, place - backward, backward + forward, ambiguous=False)
 
     def _place(self, source: str, at: int) -> int:
@@ -356,32 +380,8 @@ class Locator:
 
     def _source(self, place: int) -> tuple[str, int]:
         number = bisect_right(self._bases, place) - 1
-        return self._corpus.sources[number].name, place - self._bases[number]
+        return self._names[number], place - self._bases[number]
 
     def _span(self, match: _Match) -> SpanRef:
         source, start = self._source(match.place)
         return SpanRef(source, start, start + match.length)
-
-
-def _same(texts: Callable[[int, int], tuple[str, str]], most: int) -> int:
-    """The length of the common start of two texts, which are read in growing steps."""
-    done, step = 0, 256
-    while done < most:
-        one, other = texts(done, min(step, most - done))
-        if one != other:
-            return done + _common(one, other)
-        done += len(one)
-        step = min(4 * step, 1 << 16)
-    return done
-
-
-def _common(one: str, other: str) -> int:
-    """The length of the common start of two texts that differ."""
-    low, high = 0, len(one)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low

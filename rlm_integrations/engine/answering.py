@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import acquire, finish_despite_cancel
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.lazy import LazyCorpus, build_lazily
 from rlm_integrations.engine.answer import AnswerType, InvalidAnswerError
 from rlm_integrations.engine.children import spawner
 from rlm_integrations.engine.loop import Run
@@ -49,6 +50,22 @@ async def corpus_of(context: object, limits: Limits, storage: object = None) -> 
     texts = storage.texts if isinstance(storage, KeepsTexts) else None
     return await build_corpus(
         Corpus.build, context, encoding=limits.encoding, errors=limits.decode_errors, texts=texts
+    )
+
+
+async def corpus_for(context: object, settings: Settings) -> Corpus:
+    """The document of a context for runs with these options, which may read large folders when code
+    asks for them.
+    """
+    limits = settings.limits
+    if isinstance(context, Corpus) or not settings.reads_on_demand:
+        return await corpus_of(context, limits, settings.storage)
+    return await build_corpus(
+        build_lazily,
+        context,
+        encoding=limits.encoding,
+        errors=limits.decode_errors,
+        least_bytes=limits.single_call_below,
     )
 
 
@@ -100,11 +117,9 @@ class Answering:
         settings = self.settings
         await prepare_run(settings)
         await check_prices(settings)
-        corpus = (
-            await corpus_of(context, settings.limits, settings.storage)
-            if repl is None
-            else repl.corpus
-        )
+        corpus = await corpus_for(context, settings) if repl is None else repl.corpus
+        if isinstance(corpus, LazyCorpus) and not settings.reads_on_demand:
+            await runtime.offload(corpus.read_all)
         setup = await setup_of(
             settings,
             corpus,
@@ -286,7 +301,9 @@ async def check_prices(settings: Settings) -> None:
 
 async def _answer_question(tree: Tree, run: Run, repl: LazySession) -> None:
     """Answer the question of a run, with one call or with its REPL."""
-    at_once = tree.corpus.characters < tree.settings.limits.single_call_below
+    corpus = tree.corpus
+    at_once = corpus.characters < tree.settings.limits.single_call_below
+    at_once = at_once and not isinstance(corpus, LazyCorpus)
     if not at_once or not await answer_at_once(tree, run, repl):
         await run.run(() if at_once else repl.history)
 

@@ -3,6 +3,7 @@
 from rlm_integrations.corpus import Corpus
 from rlm_integrations.corpus.data_shape import describe_data
 from rlm_integrations.corpus.folder import count_reasons
+from rlm_integrations.corpus.lazy import LazyCorpus
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.answer import AnswerType
 from rlm_integrations.engine.repl import LazySession
@@ -31,9 +32,10 @@ def first_question(tree: Tree, repl: LazySession, query: str, depth: int) -> str
     """The question, with a description of the context and of the budget."""
     corpus = repl.corpus
     first = corpus.sources[0] if corpus.sources else None
-    opening = (
-        corpus.text(first.name, 0, min(prompts.OPENING, first.length)) if first is not None else ""
-    )
+    opening = None
+    if not isinstance(corpus, LazyCorpus):
+        most = min(prompts.OPENING, first.length) if first is not None else 0
+        opening = corpus.text(first.name, 0, most) if first is not None else ""
     asked = prompts.question(
         query,
         template=tree.settings.prompt.question,

@@ -156,7 +156,7 @@ def _slice(
         spend(len(text))
         # A short string may be below the locator's minimum
         if not pieces.spans and len(text) <= MAX_QUOTE_CHARS and searched < _MAX_SEARCHED_CHARS:
-            searched += corpus.characters
+            searched += corpus.characters_read
             hits = find_quote(corpus, text, limit=1, exactly=True)
         if hits:
             parts.append(hits[0].span)

@@ -163,14 +163,14 @@ class _Check:
             hits = locate_quote(self._corpus, quote, source)
         except InputError:  # an unknown source
             hits = []
-        self._read += hits[-1].span.end if len(hits) > 1 else 5 * self._corpus.characters
+        self._read += hits[-1].span.end if len(hits) > 1 else 5 * self._corpus.characters_read
         if len(hits) > 1:
             self._ambiguous.add(hits[0].span)
         return hits[0].span if hits else self._why_not(quote, source)
 
     def _why_not(self, quote: str, source: str | None) -> DropReason:
         if len(quote) <= _DROPPED_CHARS and not self._is_late():
-            self._read += 5 * self._root.characters
+            self._read += 5 * self._root.characters_read
             if (source is not None or self._corpus is not self._root) and locate_quote(
                 self._root, quote
             ):

@@ -38,8 +38,10 @@ class PromptLocator:
         """The prompts of a run as pieces; see `RunLocator.pieces`."""
         try:
             async with self._building:
-                if self._locator is None:
+                if self._locator is None or self._locator.is_outgrown:
                     self._locator = await self._threads.free(self._build)
+                elif self._locator.is_behind:
+                    await self._threads.free(self._locator.extend)
             return await self._threads.free(_locate, self._locator, self._short, prompts, run)
         except ContextError:
             return await self._threads.free(list, map(literal, prompts))

@@ -10,7 +10,7 @@ from rlm_integrations._concurrency.portal import portal
 from rlm_integrations._shared_copies import SharedCopies
 from rlm_integrations.engine._originals import suggest_replacements
 from rlm_integrations.engine.answer import AnswerType
-from rlm_integrations.engine.answering import Answering, corpus_of
+from rlm_integrations.engine.answering import Answering, corpus_for
 from rlm_integrations.engine.chat import Chat, steps_of
 from rlm_integrations.engine.display import display_hooks, with_turns
 from rlm_integrations.engine.front_types import Context, Model, RLMOptions, RLMReplacements
@@ -313,8 +313,7 @@ class RLM(SharedCopies, Generic[T_co]):
         """
 
         async def opened() -> LazySession:
-            limits, storage = self._settings.limits, self._settings.storage
-            return LazySession(await corpus_of(context, limits, storage), is_kept=True)
+            return LazySession(await corpus_for(context, self._settings), is_kept=True)
 
         return Chat(self._complete, opened, context, self._hooks)
 

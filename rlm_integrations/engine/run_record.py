@@ -7,6 +7,8 @@ from typing import Any
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._json import to_plain
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.lazy import LazyCorpus
+from rlm_integrations.corpus.source import Source
 from rlm_integrations.engine.loop import Run
 from rlm_integrations.engine.prompts import Prompt
 from rlm_integrations.engine.settings import Settings
@@ -114,7 +116,7 @@ def make_result(
         layers=dict(layers),
         store=tree.store,
         question=setup.question,
-        sources=setup.sources,
+        sources=_sources_now(tree.corpus, setup.sources),
         models=setup.models,
         options=setup.options,
         version=setup.version,
@@ -152,15 +154,29 @@ def differences(stored: RunSetup, now: RunSetup, *, has_ended: bool = False) -> 
 
 
 def _sources(corpus: Corpus) -> tuple[SourceInfo, ...]:
-    return tuple(
-        SourceInfo(
-            name=each.name,
-            length=each.length,
-            sha256=each.sha256,
-            file=file if isinstance(file := each.metadata.get("file"), str) else None,
-            id=each.document_id,
-        )
-        for each in corpus.sources
+    return tuple(map(_source_info, corpus.sources))
+
+
+def _sources_now(corpus: Corpus, sources: tuple[SourceInfo, ...]) -> tuple[SourceInfo, ...]:
+    """The sources of a run, with what is known of those that were read since it began; without
+    files that turned out not to be text.
+    """
+    if not isinstance(corpus, LazyCorpus):
+        return sources
+    now = list(sources)
+    for number in corpus.read_numbers:
+        now[number] = _source_info(corpus.sources[number])
+    return tuple(each for each in now if each.name not in corpus.left_out)
+
+
+def _source_info(source: Source) -> SourceInfo:
+    file = source.metadata.get("file")
+    return SourceInfo(
+        name=source.name,
+        length=source.length,
+        sha256=source.sha256,
+        file=file if isinstance(file, str) else None,
+        id=source.document_id,
     )
 
 

@@ -45,6 +45,18 @@ class Settings:
     require_coverage: float | None
     cache: ReplyCache | None
 
+    @property
+    def reads_on_demand(self) -> bool:
+        """Whether large folders are read when code asks for their texts. A storage keeps the whole
+        document, and all of it must be read to know how much was.
+        """
+        return (
+            self.storage is None
+            and self.store is None
+            and self.require_coverage is None
+            and self.sandbox.capabilities.reads_on_demand
+        )
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
         """The settings for the options of an `RLM`, whose models are resolved.

@@ -41,7 +41,7 @@ _BOOT: Final = (
 
 def format_of(name: str) -> str | None:
     """The format whose text is extracted from files of this name; None for others."""
-    return _FORMATS.get(Path(name).suffix.lower())
+    return _FORMATS.get(os.path.splitext(name)[1].lower())  # noqa: PTH122 - ten times as fast
 
 
 class NotTextError(ContextError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlm_integrations.corpus import Corpus, Handover
+from rlm_integrations.corpus.lazy import LazyCorpus
 from rlm_integrations.sandbox.encoder import pack
 
 
@@ -35,7 +36,17 @@ def describe_context(context: Corpus) -> ContextMessage:
 
 def _encode_description(context: Corpus) -> ContextMessage:
     handover, metadata = context.handover(), context.metadata
+    if isinstance(context, LazyCorpus):
+        fields = {
+            "is_lazy": True,
+            "names": pack(each.name for each in context.sources),
+            "pieces": [],
+            "sizes": pack(metadata["sizes"].values()),
+            "metadata": {**metadata, "sizes": {}},
+        }
+        return ContextMessage(fields, handover)
     fields = {
+        "is_lazy": False,
         "is_list": context.is_list,
         "names": pack(each.name for each in context.sources) if context.is_named else None,
         "objects": [number for number, each in enumerate(context.sources) if each.is_object],

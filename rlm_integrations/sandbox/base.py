@@ -101,12 +101,15 @@ class Capabilities:
         interruptible: Any running block can be stopped from outside.
         captures_streams: Model code has its own `sys.stdout` and `sys.stderr`; otherwise only
             `print` is captured.
+        reads_on_demand: Code reads texts of a `LazyCorpus` from the host; otherwise a session gets
+            all texts when it is opened.
     """
 
     isolated: bool
     bounded: bool
     interruptible: bool
     captures_streams: bool
+    reads_on_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)

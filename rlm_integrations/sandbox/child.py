@@ -183,13 +183,18 @@ class ChildMain:
             output.OutputStream(printed, "stdout"),
             output.OutputStream(printed, "stderr"),
         )
-        reserved = repl.context_variables(
-            texts,
-            opening["names"],
-            is_list=opening["is_list"],
-            metadata=opening["metadata"],
-            objects=opening["objects"],
-        )
+        names, metadata = opening["names"], opening["metadata"]
+        if opening["is_lazy"]:
+            metadata["sizes"] = dict(zip(names, opening["sizes"], strict=True))
+            reserved = repl.host_variables(names, metadata, self._read_texts)
+        else:
+            reserved = repl.context_variables(
+                texts,
+                names,
+                is_list=opening["is_list"],
+                metadata=metadata,
+                objects=opening["objects"],
+            )
         functions = [
             HostFunction(name, signature, doc, tuple(aliases))
             for name, signature, doc, aliases in opening["functions"]
@@ -246,6 +251,9 @@ class ChildMain:
             )
         else:
             self._channel.write(last)
+
+    def _read_texts(self, *args: Any) -> Any:
+        return self._repl.read_texts(*args)
 
     def _call(
         self, block: int, function: str, args: list[Any], kwargs: dict[str, Any]

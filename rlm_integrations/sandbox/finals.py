@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .host_texts import TextItems, TextValues
 from .signatures import signature_of
 
 FINALS_KEPT = 100  # the latest ones of a block
@@ -15,7 +16,10 @@ _WALKED = 10_000  # how many items of a container are checked for functions and 
 _NAME = re.compile(r"\w+")
 # The variable at the start of `found["a"]`, `found.a` or `found(a)`
 _ROOT = re.compile(r"([^\W\d]\w*)(?=[.\[(])")
-_LISTED: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()), range, deque)
+_LISTED: tuple[type, ...] = (
+    *(type({}.keys()), type({}.values()), type({}.items()), range, deque),
+    *(TextValues, TextItems),
+)
 _NOT_VALUES: tuple[tuple[type, str], ...] = (
     (types.FunctionType, "a function"),
     (types.BuiltinFunctionType, "a function"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from rlm_integrations._concurrency import runtime
 from rlm_integrations._concurrency.cleanup import finish_despite_cancel, wait_until_done
+from rlm_integrations.corpus.lazy import LazyCorpus
 from rlm_integrations.errors import SandboxClosedError
 from rlm_integrations.sandbox.base import (
     Capabilities,
@@ -27,7 +28,7 @@ from rlm_integrations.sandbox.decoder import Decoder
 from rlm_integrations.sandbox.describe import opaque
 from rlm_integrations.sandbox.encoder import Encoder
 from rlm_integrations.sandbox.output import Output, OutputStream, Stream, replace_surrogates
-from rlm_integrations.sandbox.repl import Repl, context_variables
+from rlm_integrations.sandbox.repl import Repl, context_variables, host_variables
 from rlm_integrations.sandbox.wire import LENGTH
 
 
@@ -38,7 +39,11 @@ class InProcessSandbox:
 
     name = "inprocess"
     capabilities = Capabilities(
-        isolated=False, bounded=False, interruptible=False, captures_streams=False
+        isolated=False,
+        bounded=False,
+        interruptible=False,
+        captures_streams=False,
+        reads_on_demand=True,
     )
     rules = (
         "The standard library is there, `re` and `json` without an import; do not use files, the "
@@ -61,11 +66,15 @@ class InProcessSandbox:
         The seed is not used, because `random` belongs to the host.
         """
         context = opening.context
+        if isinstance(context, LazyCorpus):
+            names = [source.name for source in context.sources]
+            reserved = host_variables(names, context.metadata, context.texts)
+            return InProcessSession(reserved, opening)
         texts = [context.text(source.name) for source in context.sources]
-        names = [source.name for source in context.sources] if context.is_named else None
+        named = [source.name for source in context.sources] if context.is_named else None
         objects = [number for number, each in enumerate(context.sources) if each.is_object]
         reserved = context_variables(
-            texts, names, is_list=context.is_list, metadata=context.metadata, objects=objects
+            texts, named, is_list=context.is_list, metadata=context.metadata, objects=objects
         )
         return InProcessSession(reserved, opening)
 

@@ -41,7 +41,7 @@ class ProcessSandbox:
 
     name = "process"
     capabilities = Capabilities(
-        isolated=True, bounded=True, interruptible=True, captures_streams=True
+        isolated=True, bounded=True, interruptible=True, captures_streams=True, reads_on_demand=True
     )
     rules = (
         "The standard library is there, `re` and `json` without an import; files, the network and "

@@ -20,6 +20,7 @@ from . import rewrite
 from .describe import describe_exception, describe_value, message_of
 from .finals import Finals, HostObject, listed, present
 from .grep import grep_over
+from .host_texts import READ_TEXTS, Ask, HostTexts, LazyTexts
 from .output import Output
 from .replies import AwaitableList, AwaitableText
 
@@ -35,6 +36,14 @@ class Variables(dict[str, str]):
 
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {kind}" for name, kind in self.items()) or "no variables yet"
+
+
+def host_variables(names: Sequence[str], metadata: dict[str, Any], ask: Ask) -> dict[str, Any]:
+    """The variables of a context whose texts are read when code asks for them; see
+    `context_variables`. There are none by number.
+    """
+    texts = HostTexts(ask, metadata, names)
+    return {"context": LazyTexts(texts), "context_metadata": metadata, "grep": grep_over(texts)}
 
 
 def context_variables(
@@ -98,6 +107,8 @@ class Repl:
         self.interrupted = False
         self._stubs: dict[str, Any] = {}
         for function in functions:
+            if function.name == READ_TEXTS:
+                continue
             stub = self._stub(function)
             for name in (function.name, *function.aliases):
                 self._stubs[name] = stub
@@ -209,6 +220,10 @@ class Repl:
             if name[0] != "_" and self.namespace.get(name, value) is not value
         )
         return list(itertools.islice(rebound, REBOUND_TOLD))
+
+    def read_texts(self, *args: Any) -> Any:
+        """The answer of the host function that reads texts."""
+        return self._call(self._block, READ_TEXTS, list(args), {}).result()
 
     # Running a block.
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from rlm_integrations.corpus import Corpus
+from rlm_integrations.corpus.lazy import LazyCorpus
 from rlm_integrations.corpus.quotes import locate_quote
 from rlm_integrations.engine import catalog
 from rlm_integrations.engine.child_requests import Spawn
@@ -13,6 +14,7 @@ from rlm_integrations.engine.host.arguments import kind
 from rlm_integrations.engine.host.child_functions import ChildFunctions
 from rlm_integrations.engine.host.model_functions import ModelFunctions
 from rlm_integrations.engine.host.store_functions import StoreFunctions
+from rlm_integrations.engine.host.text_functions import text_function
 from rlm_integrations.engine.host.worker_functions import WorkerFunctions
 from rlm_integrations.engine.notes import AmbiguousQuote, UncheckedQuote
 from rlm_integrations.engine.sub_calls import SubCalls
@@ -75,6 +77,8 @@ class Host:
                 name = spec.name.removeprefix("store.")
                 found.append(Function(spec, by_name[name], name != "apply_commit"))
             found += [Function(spec, self._store.method(spec)) for spec in catalog.STORE_METHODS]
+        if isinstance(self._corpus, LazyCorpus):
+            found.append(text_function(self._corpus, self._tree.threads))
         return found + [
             Function(tool.spec, _tool_answer(tool)) for tool in self._tree.settings.tools
         ]

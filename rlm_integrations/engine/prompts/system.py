@@ -118,6 +118,12 @@ def _tool(tool: HostFunction) -> str:
     return f"- `{tool.name}{tool.signature}`{': ' if doc else ''}{doc}\n"
 
 
+_ON_DEMAND = (
+    "`context[name]` reads a text from the disk. Use `grep` to find the texts that matter: it reads "
+    "only those with a match, while a loop over `context` reads them all."
+)
+
+
 def question(
     query: str,
     *,
@@ -127,7 +133,7 @@ def question(
     characters: int,
     kind: str,
     data: Mapping[str, str] = MappingProxyType({}),
-    opening: str,
+    opening: str | None,
     turns: int,
     left_out: str = "",
     budget: Mapping[str, float] = MappingProxyType({}),
@@ -143,7 +149,8 @@ def question(
         characters: How many characters all have together.
         kind: What `context` is; see `Corpus.kind`.
         data: The first objects in it, as code names them, and their shape.
-        opening: How the first source begins.
+        opening: How the first source begins; None if texts are read when code asks for them: then
+            the sizes are in bytes.
         turns: How many replies the model has.
         left_out: How many files are left out, and why.
         budget: What the run may spend, as for `budget_left`.
@@ -158,16 +165,20 @@ def question(
     several = {
         "text": "",
         "list of texts": f"a list of {count:,} texts",
-        "texts by name": f"a dict of {count:,} texts by name, also in context_0 and so on,",
+        "texts by name": f"a dict of {count:,} texts by name"
+        f"{', also in context_0 and so on,' if opening is not None else ''}",
     }.get(kind, "")
-    size = f"{characters:,} characters{' in all' if several else ''}"
+    unit = "characters" if opening is not None else "bytes"
+    size = f"{characters:,} {unit}{' in all' if several else ''}"
     lines = [f"The context is {several or 'a text'} of {size}."]
     if kind == "data":
         lines = [f"The context is data, not a text. context_0 is its JSON, {size}."]
     if several:
         listed = ", ".join(f"{name}: {length:,}" for name, length in sources.items())
         more = count - len(sources)
-        lines.append(f"Characters of each: {listed}{f', and {more:,} more' if more > 0 else ''}.")
+        lines.append(
+            f"{unit.capitalize()} of each: {listed}{f', and {more:,} more' if more > 0 else ''}."
+        )
     lines += [f"{name} is {shape}." for name, shape in data.items()]
     if data:
         lines.append("`cite` takes a path in data, too, such as cite('$.items[3].name').")
@@ -178,7 +189,7 @@ def question(
             "`grep(pattern, paths=None)` finds lines in them; each has `.path`, `.line`, `.text` and "
             "`.span`, which is evidence for FINAL."
         )
-    lines.append(f"It begins: {opening[:OPENING]!r}")
+    lines.append(f"It begins: {opening[:OPENING]!r}" if opening is not None else _ON_DEMAND)
     if not characters:
         lines = ["The context is empty: there is no text in it."]
     return fill_template(
