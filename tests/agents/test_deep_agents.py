@@ -6,9 +6,9 @@ import pytest
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from rlm_integrations.langchain import RLMMiddleware
+from rlm_integrations.langchain import RLMMiddleware, RLMRunnable, as_node
 from tests.langchain._agents import both
-from tests.langchain._conversations import FACT, ScriptedChat, calls, results
+from tests.langchain._conversations import FACT, LARGE, ScriptedChat, calls, results
 from tests.langchain.test_middleware import OURS, QUESTION, fetch, finished
 
 deepagents: Any = pytest.importorskip("deepagents")
@@ -48,3 +48,19 @@ async def test_a_deep_agent_asks_what_its_sub_agent_read(asynchronously: bool) -
     assert answer.artifact["context"][0]["page_content"] == FACT
     assert "Page 1 says 17." in search.text
     assert len(results(reader.requests[-1])[0].text) < 3_000
+
+
+@both
+async def test_a_document_is_a_sub_agent(asynchronously: bool) -> None:
+    """A node over a document is the runnable of a `CompiledSubAgent`: a task is a question, and the
+    answer its result.
+    """
+    archivist = deepagents.CompiledSubAgent(
+        name="archivist",
+        description="Answers questions over the archive.",
+        runnable=as_node(RLMRunnable("offline", context=LARGE), question_key="messages"),
+    )
+    task = calls(("task", {"description": QUESTION, "subagent_type": "archivist"}))
+    agent = deepagents.create_deep_agent(ScriptedChat(task, "Done."), [], subagents=[archivist])
+    state = await finished(agent, [HumanMessage("Go.")], asynchronously)
+    assert [each.text for each in results(state["messages"])] == [FACT]

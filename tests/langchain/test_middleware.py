@@ -214,8 +214,9 @@ class Verdict(BaseModel):
     name: str
 
 
+@pytest.mark.parametrize("chosen", [ToolStrategy(Verdict), Verdict], ids=["tool", "auto"])
 @both
-async def test_structured_responses_are_returned(asynchronously: bool) -> None:
+async def test_structured_responses_are_returned(asynchronously: bool, chosen: Any) -> None:
     """An agent with a response format gives it, after messages were moved."""
     pages = [calls(("fetch", {"page": page}), first=page) for page in range(12)]
     model = ScriptedChat(*pages, calls(("Verdict", {"name": "Ada Conti"}), first=99))
@@ -223,7 +224,7 @@ async def test_structured_responses_are_returned(asynchronously: bool) -> None:
         model,
         [fetch],
         middleware=[RLMMiddleware("offline", **SMALL)],
-        response_format=ToolStrategy(Verdict),
+        response_format=chosen,
     )
     state = await finished(agent, [HumanMessage("Go.")], asynchronously)
     assert state["structured_response"] == Verdict(name="Ada Conti")
@@ -281,7 +282,7 @@ async def test_a_run_without_a_thread_keeps_its_document(asynchronously: bool) -
     state = await finished(agent, again, asynchronously, **options)
     assert results(state["messages"])[-1].artifact["answer"] == FACT
     other = await finished(agent, [HumanMessage(QUESTION)], asynchronously, **options)
-    assert "Nothing was moved" in results(other["messages"])[-1].text
+    assert "The archive is empty" in results(other["messages"])[-1].text
 
 
 async def test_orders_in_a_tool_output_are_data() -> None:

@@ -13,6 +13,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.added_source import AddedSource
 from rlm_integrations.faces.growing import GrowingDocument
 from rlm_integrations.langchain.agents.exchanges import MOVED, Count, Exchange, choose, transcript
@@ -90,14 +91,14 @@ class Archive:
             of the same ids, and removals.
         """
         originals = {each.id: each for each in state if each.id is not None}
-        total = fixed + count(sent)
+        total = fixed + await in_thread(count, sent)  # a tokenizer takes its time
         chosen = [
             each
-            for each in choose(sent, count, total, most, keep_recent)
+            for each in await in_thread(choose, sent, count, total, most, keep_recent)
             if all(message.id in originals for message in each.messages)
         ]
         left, changes = await self._move(list(sent), chosen, originals)
-        total = fixed + count(left)
+        total = fixed + await in_thread(count, left)
         for kind in (ToolMessage, HumanMessage):  # what is left is too large by itself
             order = sorted(
                 (at for at, each in enumerate(left) if isinstance(each, kind)),
@@ -107,9 +108,9 @@ class Archive:
                 if total <= most:
                     break
                 if left[at].id in originals:
-                    total -= count([left[at]])
+                    total -= await in_thread(count, [left[at]])
                     left[at] = await self.shorten(left[at])
-                    total += count([left[at]])
+                    total += await in_thread(count, [left[at]])
                     changes.append(left[at])
         return left, changes
 

@@ -1,6 +1,5 @@
 """The middleware for agents whose tool outputs and histories are too large for a window."""
 
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
@@ -14,6 +13,7 @@ from langchain.agents.middleware import (
     ModelResponse,
 )
 from langchain.agents.middleware.types import PrivateStateAttr
+from langchain.agents.structured_output import AutoStrategy, ToolStrategy
 from langchain.tools import ToolRuntime
 from langchain.tools.tool_node import ToolCallRequest
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
@@ -24,6 +24,7 @@ from langgraph.types import Command
 from typing_extensions import override
 
 from rlm_integrations._concurrency.portal import portal
+from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
 from rlm_integrations.faces.growing import GrowingDocument, GrowingDocuments, SourceStorage
 from rlm_integrations.langchain.agents.archive import DOCUMENT, Archive, new_document_id
@@ -178,7 +179,7 @@ class RLMMiddleware(AgentMiddleware[RLMState, Any, Any]):
     ) -> Result:
         """See `wrap_tool_call`."""
         result = await handler(request)
-        if not self._large_in(request, result):
+        if not await in_thread(self._large_in, request, result):
             return result
         return await self._offload(request, result)
 
@@ -191,12 +192,12 @@ class RLMMiddleware(AgentMiddleware[RLMState, Any, Any]):
         is_used = await self._is_used(name, request.messages)
         if not is_used:
             request = _without_tools(request)
-        fixed = self._fixed_tokens(request)
-        if fixed + self._count(request.messages) <= self._keep_below:
+        fixed = await in_thread(self._fixed_tokens, request)
+        if fixed + await in_thread(self._count, request.messages) <= self._keep_below:
             return request, []
         if not is_used:  # the tools come with the first note
             request = request.override(tools=[*request.tools, *self.tools])
-            fixed = self._fixed_tokens(request)
+            fixed = await in_thread(self._fixed_tokens, request)
         messages, changes = await self._archive(name).fit(
             request.messages,
             state["messages"],
@@ -213,14 +214,11 @@ class RLMMiddleware(AgentMiddleware[RLMState, Any, Any]):
     def _fixed_tokens(self, request: ModelRequest[Any]) -> int:
         """The tokens of everything in a request that is no message of the conversation."""
         system = [] if request.system_message is None else [request.system_message]
-        schema = request.response_format
-        described = [
-            {"schema": json.dumps(each.json_schema)}
-            for each in (
-                getattr(schema, "schema_specs", None) or [getattr(schema, "schema_spec", None)]
-            )
-            if each is not None
-        ]
+        chosen: Any = request.response_format
+        if isinstance(chosen, AutoStrategy):
+            chosen = ToolStrategy(chosen.schema)
+        specs = getattr(chosen, "schema_specs", None) or [getattr(chosen, "schema_spec", None)]
+        described = [{"schema": each.json_schema} for each in specs if each is not None]
         tools: Any = [*request.tools, *described]
         return self._count(system) + count_tokens_approximately([], tools=tools)
 
@@ -246,7 +244,7 @@ class RLMMiddleware(AgentMiddleware[RLMState, Any, Any]):
             return await archive.shorten(result)
         update: Any = result.update
         messages = [
-            await archive.shorten(each) if self._is_large(each) else each
+            await archive.shorten(each) if await in_thread(self._is_large, each) else each
             for each in _messages_of(result)
         ]
         return replace(result, update={**update, "messages": messages})

@@ -19,7 +19,7 @@ from rlm_integrations.langchain.tool import message_and_artifact, message_for_mo
 NAMES: Final = frozenset({"ask_context", "search_context", "read_context"})
 _MAX_READ_CHARS: Final = 8_000
 _MAX_MATCHES: Final = 20
-_NOTHING: Final = "Nothing was moved to the archive yet: all messages are in the conversation."
+_NOTHING: Final = "The archive is empty: nothing was moved yet, or it was removed."
 
 Answer = tuple[str, Any]
 Document = Callable[[ToolRuntime], GrowingDocument]
