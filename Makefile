@@ -64,7 +64,7 @@ soak: $(ENV2)/ready
 	$(ENV2)/bin/python -m tests.storage.soak $(SEED)
 	RLM_EXAMPLES=10 $(ENV2)/bin/python -m pytest -q -n 2 tests/storage/test_store_properties.py
 
-# An agent makes 10,000 tool calls and is killed meanwhile; ten minutes. `make soak-agents CALLS=500 SEED=7` is shorter.
+# An agent makes 10,000 tool calls and is killed meanwhile; five minutes. `make soak-agents CALLS=500 SEED=7` is shorter.
 CALLS ?= 10000
 soak-agents: $(ENV_AGENTS)/ready
 	$(ENV_AGENTS)/bin/python -m tests.agents.soak $(CALLS) $(SEED)
