@@ -111,8 +111,8 @@ class RLMResult(Generic[T_co]):
         models: The names of its models; see `ModelNames`.
         options: The options of the `RLM` other than its models, as plain JSON: `max_iterations`,
             `max_depth`, `max_parallel_calls`, `store_mode`, `instructions`, `prompt`,
-            `on_incomplete`, `require_coverage`, `cache`, `budget`, `limits` and `retry` with all their fields, and the names of
-            `sandbox`, `tools` and `output_type`.
+            `structured`, `on_incomplete`, `require_coverage`, `cache`, `budget`, `limits` and
+            `retry` with all their fields, and the names of `sandbox`, `tools` and `output_type`.
         version: The version of this library that ran it.
         started: When the run began, in seconds since 1970 (UTC); the other times of the record are
             seconds since then. None if it was loaded from a file without this field.

@@ -43,9 +43,13 @@ def test_an_answer_with_its_citations(run: Callable[..., Shell]) -> None:
 
 
 def test_instructions_are_an_option_of_the_run(run: Callable[..., Shell]) -> None:
-    """`--instructions` are the run's; empty ones are refused before any call."""
+    """`--instructions` are the run's; empty ones are refused before any call, as is `--structured`
+    with a model that has no schemas.
+    """
     _, out, _ = run("ask", "report.txt", QUESTION, "--instructions", "Be brief.", "--json")
     assert json.loads(out)["options"]["instructions"] == "Be brief."
+    code, _, err = run("ask", "report.txt", QUESTION, "--structured", "--model", "offline")
+    assert (code, "needs a root model that can answer in a JSON schema" in err) == (2, True)
     code, out, err = run("ask", "report.txt", QUESTION, "--instructions", "")
     assert (code, out) == (2, "")
     assert "instructions must be a string that is not empty" in err

@@ -161,6 +161,11 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
         help="your own words for the system prompt, such as domain and tone",
     )
     run.add_argument(
+        "--structured",
+        action="store_true",
+        help="the root model answers in a JSON schema, for models that break fences",
+    )
+    run.add_argument(
         "--require-coverage",
         type=share,
         metavar="SHARE",

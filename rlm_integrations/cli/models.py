@@ -67,6 +67,7 @@ def build_rlm(
         max_parallel_calls=options.max_parallel,
         store_mode=options.store_mode,
         instructions=options.instructions,
+        structured=options.structured,
         require_coverage=options.require_coverage,
         budget=Budget(
             max_calls=options.max_calls,

@@ -108,6 +108,7 @@ def _rlm(
             max_parallel_calls=stored["max_parallel_calls"],
             store_mode=stored["store_mode"],
             instructions=stored.get("instructions"),
+            structured=stored.get("structured") is True,
             prompt=read_record(Prompt | None, stored.get("prompt"), "prompt"),
             budget=Budget(**stored["budget"]),
             sandbox=options.sandbox,

@@ -15,6 +15,7 @@ def system_prompt(tree: Tree, depth: int, typed: AnswerType) -> str:
     settings = tree.settings
     return prompts.system(
         prompt=settings.prompt,
+        form=settings.form.prompt,
         shown=settings.limits.stdout_shown,
         rules=settings.sandbox.rules,
         sub_window=settings.sub.context_window,

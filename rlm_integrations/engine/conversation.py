@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rlm_integrations.engine import prompts
 from rlm_integrations.engine.prompt_size import estimate
+from rlm_integrations.engine.reply_form import FENCED, ReplyForm
 from rlm_integrations.records import Message
 
 _CHARACTERS_PER_TOKEN = 3
@@ -25,6 +26,7 @@ class Conversation:
         window: The context window of the model, in tokens.
         compact_at: The part of the window above which older messages are shortened.
         question_start: The words with which every question begins.
+        form: The form of the replies.
     """
 
     def __init__(
@@ -34,8 +36,10 @@ class Conversation:
         window: int,
         compact_at: float,
         question_start: str = "Question: ",
+        form: ReplyForm = FENCED,
     ) -> None:
         self.messages = messages
+        self._form = form
         self._question_start = question_start
         self._most = window * compact_at
         self._longest_reply = int(window * compact_at * _CHARACTERS_PER_TOKEN / 4)  # characters
@@ -72,7 +76,7 @@ class Conversation:
     def add_reply(self, reply: str) -> None:
         """Add the model's reply; of a very long one, only the beginning and the end."""
         self.messages.append(
-            Message("assistant", prompts.cut_output(reply, self._longest_reply) or "(nothing)")
+            Message("assistant", self._form.cut(reply, self._longest_reply) or "(nothing)")
         )
 
     def for_next_question(self, *, complete: bool) -> list[Message]:
@@ -147,10 +151,7 @@ class Conversation:
             role, text = self.messages[at].role, self.messages[at].content
             # In a session, a user message may be an earlier question
             is_output = role == "user" and not text.startswith(self._question_start)
-            shorter = (
-                prompts.compacted(len(text))
-                if is_output
-                else prompts.compacted_reply(text, self._shortened)
-            )
+            shorten = self._form.shorten if role == "assistant" else prompts.compacted_reply
+            shorter = prompts.compacted(len(text)) if is_output else shorten(text, self._shortened)
             if len(text) > 2 * len(shorter):
                 self.messages[at] = Message(role, shorter)

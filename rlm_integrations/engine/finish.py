@@ -1,6 +1,6 @@
 """Finds the answer of a reply: from its code, in its prose, or in a block that could not run."""
 
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rlm_integrations._concurrency.runtime import parse_apart
@@ -116,6 +116,9 @@ async def _last_resort(
         if prose is not None:
             resolved = await _resolve(prose, run_code)
             return resolved if resolved.final is not None else found
+    for note in reply.notes:
+        if note.kind == "final_beside_code":
+            return FoundAnswer(FinalValue(note.detail))
     literal = None
     if reply.final is not None and reply.final.kind == "variable":
         literal = reply.final.text
@@ -134,12 +137,12 @@ async def _last_resort(
     )
 
 
-def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
+def best_words(turns: Sequence[Iteration], spoken: Mapping[int, str]) -> str:
     """The last printed output or prose of a run, ignoring failed calls and code that did not run.
 
     Args:
         turns: The turns of the run.
-        spoken: The numbers of the turns whose replies had no code.
+        spoken: What replies say that have no code, by the numbers of their turns.
     """
     failed = {
         call.reply
@@ -159,13 +162,15 @@ def best_words(turns: Sequence[Iteration], spoken: Container[int]) -> str:
                 return printed
         if words := words_of(turn, spoken):
             return words
-    last = turns[-1].reply.strip() if turns and not turns[-1].executions else ""
+    last = ""
+    if turns and not turns[-1].executions:
+        last = spoken.get(turns[-1].iteration, turns[-1].reply).strip()
     return "" if "```" in last else last  # code that did not run is not an answer
 
 
-def words_of(turn: Iteration, spoken: Container[int]) -> str:
-    """The reply of a turn if it is only prose, otherwise ""."""
-    return turn.reply.strip() if turn.iteration in spoken and not turn.executions else ""
+def words_of(turn: Iteration, spoken: Mapping[int, str]) -> str:
+    """What the reply of a turn says if it has no code, otherwise ""."""
+    return "" if turn.executions else spoken.get(turn.iteration, "").strip()
 
 
 def _without(errors: Sequence[str], printed: str) -> str:

@@ -109,6 +109,7 @@ class RLMOptions(TypedDict, total=False):
     store_mode: Literal["auto", "shared", "none"]
     instructions: str | None
     prompt: Prompt | None
+    structured: bool
     budget: Budget | None
     limits: Limits | None
     retry: Retry | None

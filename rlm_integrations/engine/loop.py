@@ -11,13 +11,14 @@ from rlm_integrations.engine.answer import AnswerTooLongError, AnswerType, Inval
 from rlm_integrations.engine.blocks import LOSSES, Blocks
 from rlm_integrations.engine.briefing import first_question, system_prompt
 from rlm_integrations.engine.budget import BudgetSpentError
+from rlm_integrations.engine.budget_reminder import BudgetReminder
 from rlm_integrations.engine.call_id import CLOSE, TURN, CallId
 from rlm_integrations.engine.child_requests import Spawn
 from rlm_integrations.engine.conversation import Conversation
 from rlm_integrations.engine.finish import answer_of, best_words, words_of
 from rlm_integrations.engine.host.host import Host
 from rlm_integrations.engine.outcome import Outcome
-from rlm_integrations.engine.parsing import Reply, parse_reply
+from rlm_integrations.engine.parsing import Reply
 from rlm_integrations.engine.prompt_size import PromptMeter
 from rlm_integrations.engine.reading import TurnReading
 from rlm_integrations.engine.repetition import is_stuck, repetition_note
@@ -30,7 +31,6 @@ from rlm_integrations.records import CallRecord, Message, Request
 from rlm_integrations.sandbox.base import ExecutionResult, FinalValue
 from rlm_integrations.trajectory import Iteration, call_fields
 
-_REPORTED_SHARES = (0.5, 0.25, 0.1)  # of a budget: the model is notified when less is left
 _MAX_PARSED_CHARS = 1_000_000  # of a reply: more than any model may write
 
 
@@ -85,12 +85,14 @@ class Run:
             window=window,
             compact_at=limits.compact_at,
             question_start=tree.settings.prompt.question_start,
+            form=tree.settings.form,
         )
         self._final: FinalValue | None = None  # the last one, even if it was not accepted
-        self._spoken: set[int] = set()  # the turns whose replies had no code
+        self._form = tree.settings.form
+        self._spoken: dict[int, str] = {}  # what replies say that have no code, by turn
         self._has_reported_unreadable = False
         self.meter = PromptMeter()
-        self._reported_share = 1.0  # of the budget, in the last notification of the model
+        self._reminder = BudgetReminder()
 
     async def run(self, history: Sequence[Message] = ()) -> Outcome:
         """Make turns until there is an answer, or a limit is reached.
@@ -170,7 +172,7 @@ class Run:
         record = await self._ask(number, closing=closing)
         if record.error is not None:
             if not outcome.turns:
-                raise ModelError(record.error.message, type=record.error.type)
+                raise self._form.failure(record.error)
             outcome.stop_reason, outcome.error = "model_error", str(record.error)
             return True
         self._blocks.begin_turn(is_first=not outcome.turns)
@@ -230,6 +232,7 @@ class Run:
                 query=self.query,
                 path=call.path,
                 depth=self._depth,
+                schema=self._form.schema,
             )
             record = await self._tree.models.ask_root(
                 call, request, self.meter, parent=self.id, closing=closing and not self._depth
@@ -245,9 +248,10 @@ class Run:
     async def _parse(self, record: CallRecord) -> Reply:
         """Parse a reply, and add it to the conversation."""
         text, is_cut = record.reply, getattr(record.reply, "truncated", False)
-        reply = await runtime.parse_apart(parse_reply, text[:_MAX_PARSED_CHARS], is_cut=is_cut)
-        if not reply.written:
-            self._spoken.add(len(self.outcome.turns) + 1)
+        reply = await runtime.parse_apart(self._form.parse, text[:_MAX_PARSED_CHARS], is_cut=is_cut)
+        if not reply.written or reply.words is not None:
+            said = record.reply if reply.words is None else reply.words
+            self._spoken[len(self.outcome.turns) + 1] = said
         self.conversation.add_reply(text[: reply.cut].rstrip())
         return reply
 
@@ -320,7 +324,7 @@ class Run:
             self._has_reported_unreadable = True
             self._blocks.notes.append(prompts.UNREADABLE)
         if not self._blocks.notes and not reply.blocks:
-            self._blocks.notes.append(prompts.NOTHING_TO_DO)
+            self._blocks.notes.append(self._form.nothing_to_do)
 
     def _bounded(self, final: FinalValue) -> FinalValue:
         """A final without its evidence, cut at the maximum length of an answer."""
@@ -342,24 +346,14 @@ class Run:
             else []
         )
         left = prompts.turns_left(self._tree.settings.max_iterations - len(self.outcome.turns))
-        self.conversation.add_user(
-            "\n\n".join([*parts, *self._blocks.notes, *left, *self._budget_left()])
-        )
+        left += self._reminder.notes(self._tree.purse.remaining())
+        self.conversation.add_user("\n\n".join([*parts, *self._blocks.notes, *left]))
         if len(self._blocks.losses) > LOSSES:
             self.outcome.stop_reason, self.outcome.error = "sandbox_lost", self._blocks.losses[-1]
             return True
         if self._tree.purse.spent_out is not None:
             raise BudgetSpentError(self._tree.purse.spent_out)
         return False
-
-    def _budget_left(self) -> list[str]:
-        """A message about the remaining budget, each time that it falls below another share."""
-        remaining = self._tree.purse.remaining()
-        least = min((left / whole for left, whole in remaining.values()), default=1.0)
-        if not any(least <= share < self._reported_share for share in _REPORTED_SHARES):
-            return []
-        self._reported_share = least
-        return [prompts.budget_left({kind: left for kind, (left, _) in remaining.items()})]
 
     def _is_stuck(self) -> bool:
         if is_stuck(self.outcome.turns):
@@ -375,7 +369,9 @@ class Run:
         """
         outcome, before = self.outcome, len(self.outcome.turns)
         stop_reason = outcome.stop_reason
-        self.conversation.close(prompts.closing(reason, self._tree.settings.prompt.closing))
+        self.conversation.close(
+            prompts.closing(reason, self._tree.settings.prompt.closing, self._form.finish)
+        )
         self._asking.closed = "this is the last turn, and models cannot be called any more"
         try:
             await self._turn(closing=True)

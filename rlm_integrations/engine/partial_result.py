@@ -17,7 +17,8 @@ from rlm_integrations.engine.finish import best_words
 from rlm_integrations.engine.journal import Answer
 from rlm_integrations.engine.model_calls import ModelAnswer
 from rlm_integrations.engine.notebook import Notebook, Quotes, RecordRoom
-from rlm_integrations.engine.parsing import Reply, parse_reply
+from rlm_integrations.engine.parsing import Reply
+from rlm_integrations.engine.reply_form import ReplyForm, form_of
 from rlm_integrations.engine.stored_journal import PastJournal
 from rlm_integrations.prompt_pieces import PromptPieces
 from rlm_integrations.records import Budget, Limits
@@ -50,7 +51,7 @@ def partial_result(
         InputError: A record is damaged, or was written by a later version.
     """
     journal = PastJournal(records)
-    record = _Record(journal)
+    record = _Record(journal, form_of(structured=setup.options.get("structured") is True))
     turns = tuple(record.turns(_ROOT))
     partial = record.partial(turns)
     purse = record.purse()
@@ -81,14 +82,15 @@ def partial_result(
 class _Record:
     """The records of a run and its child runs, by the runs and blocks that made the calls."""
 
-    def __init__(self, journal: PastJournal) -> None:
+    def __init__(self, journal: PastJournal, form: ReplyForm) -> None:
         self._answers = journal.answers
         self._room = RecordRoom(Limits().recorded_chars)
         self._replies: defaultdict[str, list[ModelAnswer]] = defaultdict(list)
         self._blocks: dict[tuple[str, int], tuple[str, BlockOutcome]] = {}
         self._calls: defaultdict[tuple[str, int], list[tuple[CallId, Answer]]] = defaultdict(list)
         self._ended = set[str]()  # the paths of child runs
-        self._spoken = set[int]()  # the turns of the root whose replies had no code
+        self._parse = form.parse
+        self._spoken = dict[int, str]()  # what the root's replies say that have no code, by turn
         for call, answer in self._answers.items():
             value = answer.value
             if call.function in _ROOT_CALLS and isinstance(value, ModelAnswer):
@@ -109,12 +111,12 @@ class _Record:
         for number, answer in enumerate(replies, 1):
             record = answer.record
             reply: Reply = runtime.parse_waiting(
-                parse_reply,
+                self._parse,
                 record.reply[:_MAX_PARSED_CHARS],
                 is_cut=record.finish_reason == "length",
             )
-            if run == _ROOT and not reply.written:
-                self._spoken.add(number)
+            if run == _ROOT and (not reply.written or reply.words is not None):
+                self._spoken[number] = record.reply if reply.words is None else reply.words
             executions = tuple(self._executions(run, reply, numbers, record.end))
             yield Iteration(
                 iteration=number,

@@ -48,6 +48,7 @@ class RLM(SharedCopies, Generic[T_co]):
             where it can help: from `max_depth` 2 on, or with `store`. "none" gives it none.
         instructions: Your own words, which are added to the system prompt.
         prompt: Templates that replace the prompt; see `Prompt`.
+        structured: Whether the root answers in a JSON schema, for models that break fences.
         budget: What a run may spend; see `Budget`.
         limits: All other limits of a run; see `Limits`.
         retry: When failed model calls are retried; see `Retry`.
@@ -128,6 +129,7 @@ class RLM(SharedCopies, Generic[T_co]):
         store_mode: Literal["auto", "shared", "none"] = "auto",
         instructions: str | None = None,
         prompt: Prompt | None = None,
+        structured: bool = False,
         budget: Budget | None = None,
         limits: Limits | None = None,
         retry: Retry | None = None,
@@ -155,6 +157,7 @@ class RLM(SharedCopies, Generic[T_co]):
                 "store_mode": store_mode,
                 "instructions": instructions,
                 "prompt": prompt,
+                "structured": structured,
                 "budget": budget,
                 "limits": limits,
                 "retry": retry,

@@ -7,11 +7,12 @@ from typing import Any, Final, Self
 
 from rlm_integrations.engine.catalog import RESERVED
 from rlm_integrations.engine.prompts import Prompt
+from rlm_integrations.engine.reply_form import STRUCTURED, ReplyForm, form_of
 from rlm_integrations.engine.run_storage import RunStorage, RunStore
 from rlm_integrations.engine.tools import Tool, tools_of
 from rlm_integrations.errors import InputError, check_count, check_text
 from rlm_integrations.lm.asker import Retry
-from rlm_integrations.lm.base import LM
+from rlm_integrations.lm.base import LM, check_structured
 from rlm_integrations.lm.reply_cache import ReplyCache, check_cacheable
 from rlm_integrations.records import Budget, Limits
 from rlm_integrations.sandbox import sandbox_named
@@ -34,6 +35,7 @@ class Settings:
     store_mode: str
     instructions: str | None
     prompt: Prompt
+    form: ReplyForm
     budget: Budget
     limits: Limits
     retry: Retry
@@ -74,6 +76,7 @@ class Settings:
             store_mode=options["store_mode"],
             instructions=options["instructions"],
             prompt=options["prompt"] or Prompt(),
+            form=form_of(structured=options["structured"]),
             budget=options["budget"] or Budget(),
             limits=options["limits"] or Limits(),
             retry=options["retry"] or Retry(),
@@ -110,7 +113,7 @@ def _check(options: Mapping[str, Any]) -> None:
         if options[name] not in choices:
             listed = " or ".join([", ".join(map(repr, choices[:-1])), repr(choices[-1])])
             raise InputError(f"{name}={options[name]!r}: choose {listed}")
-    for name in ("cache", "show_progress", "verbose"):
+    for name in ("cache", "show_progress", "structured", "verbose"):
         if not isinstance(options[name], bool):
             raise InputError(f"{name}={options[name]!r}: choose True or False")
     share = options["require_coverage"]
@@ -141,6 +144,9 @@ def _check_prompt(options: Mapping[str, Any]) -> None:
     if instructions is not None:
         check_text("instructions", instructions)
     needed = {"tools": "tools", "output_type": "schema", "instructions": "instructions"}
+    needed["structured"] = "form"
+    if options["structured"]:
+        check_structured(options["root_llm"], STRUCTURED.schema or {})
     if isinstance(options["prompt"], Prompt):
         options["prompt"].check_options(
             {field: f"{name}=" for name, field in needed.items() if options[name]}

@@ -37,6 +37,7 @@ def derive_run_id(rlm: RLM, place: Sequence[str], question: str, corpus: Corpus)
         [getattr(tool, "__name__", "") for tool in options["tools"]],
         str(options["output_type"]),
         *([] if options["store"] is None else [options["store"].name]),
+        *(["structured"] if options["structured"] else []),
         *([options["instructions"]] if options["instructions"] else []),
         *([asdict(options["prompt"])] if options["prompt"] else []),
     ]

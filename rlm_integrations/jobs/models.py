@@ -22,6 +22,7 @@ _PLAIN = (
     "max_parallel_calls",
     "store_mode",
     "instructions",
+    "structured",
     "on_incomplete",
     "require_coverage",
 )
@@ -45,6 +46,9 @@ class JobModel:
     def cache_identity(self, request: Request) -> str:  # noqa: ARG002 - the protocol of caches
         """Its name: a cache is the worker's."""
         return self.name
+
+    def check_structured(self, schema: Mapping[str, Any]) -> None:
+        """Nothing: the worker's model is checked."""
 
     async def complete(self, request: Request) -> Completion:
         """Never called: a job is only submitted."""

@@ -77,6 +77,7 @@ class RLMRunnable(PortalRunnable[dict[str, Any]]):
     store_mode: Literal["auto", "shared", "none"] = "auto"
     instructions: str | None = None
     prompt: Prompt | None = None
+    structured: bool = False
     budget: Budget | None = None
     limits: Limits | None = None
     retry: Any = None

@@ -1,8 +1,9 @@
 """The interface of a model."""
 
-from collections.abc import AsyncIterator, Hashable
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Hashable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
+from rlm_integrations.errors import InputError
 from rlm_integrations.records import Completion, Message, Request, Usage
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "Request",
     "SeveralModels",
     "StreamingLM",
+    "StructuredLM",
     "Usage",
+    "check_structured",
 ]
 
 
@@ -65,6 +68,34 @@ class CacheableLM(LM, Protocol):
             InputError: It cannot be told.
         """
         ...
+
+
+class StructuredLM(LM, Protocol):
+    """A model that can answer in a JSON schema: it does so for a request that has a `schema`."""
+
+    def check_structured(self, schema: Mapping[str, Any]) -> None:
+        """Check that it can answer in this schema.
+
+        Raises:
+            InputError: It cannot; the message says why.
+        """
+        ...
+
+
+def check_structured(lm: LM, schema: Mapping[str, Any]) -> None:
+    """Check that a model can answer in a JSON schema.
+
+    Raises:
+        InputError: It cannot, or does not say so.
+    """
+    # Not `isinstance`: a wrapper passes on the methods of its model
+    check = getattr(lm, "check_structured", None)
+    if not callable(check):
+        raise InputError(
+            f"structured=True needs a root model that can answer in a JSON schema, and {lm.name!r} "
+            f"does not say that it can: {type(lm).__name__} has no method check_structured(schema)"
+        )
+    check(schema)
 
 
 @runtime_checkable

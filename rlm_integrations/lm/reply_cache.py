@@ -146,5 +146,7 @@ def check_cacheable(lm: LM, request: Request = Request(())) -> None:  # noqa: B0
 def _request_key(lm: LM, request: Request, prompt: bytes) -> bytes:
     identity = lm.cache_identity(request)  # type: ignore[attr-defined] # see `check_cacheable`
     parts = [_VERSION, identity, dict(request.params)]
+    if request.schema is not None:
+        parts.append(dict(request.schema))
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode() + b"\n" + prompt).digest()

@@ -34,6 +34,7 @@ class Request:
         reply_tokens: The maximum length of the reply that the run's budget sets, or None. `params`
             contains it too, as `max_completion_tokens`, for models that pass parameters on
             unchanged.
+        schema: The JSON schema in which the model has to answer, or None.
     """
 
     messages: tuple[Message, ...]
@@ -43,6 +44,7 @@ class Request:
     path: str = ""
     depth: int = 0
     reply_tokens: int | None = None
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

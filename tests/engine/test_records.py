@@ -162,6 +162,7 @@ def test_the_record_describes_the_run(tmp_path: Path) -> None:
         "store_mode": "auto",
         "instructions": None,
         "prompt": None,
+        "structured": False,
         "on_incomplete": "partial",
         "require_coverage": None,
         "sandbox": "process",

@@ -62,7 +62,7 @@ class EchoModel:
 def answers_are_strings(context: Context) -> None:
     """Without `output_type` an answer is a string."""
     rlm = RLM("gpt-5", "gpt-5-mini", max_iterations=5)
-    RLM("gpt-5", store_mode="auto", instructions="Be brief.", prompt=Prompt(closing="$finish"))
+    RLM("gpt-5", instructions="Be brief.", prompt=Prompt(closing="$finish"), structured=True)
     assert_type(rlm, RLM[str])
     result = rlm.completion("?", context)
     assert_type(result, RLMResult[str])

@@ -7,8 +7,10 @@ from rlm_integrations.engine.parsing.finals import ProseFinal
 
 NoteKind = Literal[
     "chat_token",
+    "final_beside_code",
     "final_refused",
     "invented_output",
+    "no_object",
     "not_python",
     "other_language",
     "quotation",
@@ -22,8 +24,8 @@ class Note:
 
     Attributes:
         kind: The kind of the problem.
-        detail: The language of a block, the parser's error message, or the line at which the reply
-            was cut.
+        detail: The language of a block, the parser's error message, the line at which the reply
+            was cut, or the answer that was not taken.
         block: The number of the block that was not run, counting those in Python.
         blocks: The number of blocks in Python; those after it were not run either.
     """
@@ -62,12 +64,14 @@ class Reply:
             reply.
         cut: The length of the part that counts, in characters; None if all of it counts. The rest
             is left out of the conversation.
+        words: What the reply says apart from its code; None if that is the reply itself.
     """
 
     blocks: tuple[CodeBlock, ...] = ()
     final: ProseFinal | None = None
     notes: tuple[Note, ...] = ()
     cut: int | None = None
+    words: str | None = None
 
     @property
     def written(self) -> int:

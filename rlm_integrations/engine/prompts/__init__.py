@@ -4,6 +4,7 @@ output, and remarks on both.
 
 from rlm_integrations.engine.prompts.observation import cut_output, observation, variables_shown
 from rlm_integrations.engine.prompts.remarks import (
+    FINISH_IN_BLOCK,
     NEW_REPL,
     NOTHING_TO_DO,
     SEVERAL_FINALS,
@@ -29,7 +30,14 @@ from rlm_integrations.engine.prompts.remarks import (
     unresolved,
 )
 from rlm_integrations.engine.prompts.requests import IN_CONTEXT, single_call, worker_question
+from rlm_integrations.engine.prompts.structured import (
+    FINISH_IN_FIELD,
+    NO_CODE,
+    STRUCTURED,
+    shorten_fields,
+)
 from rlm_integrations.engine.prompts.system import (
+    FENCED,
     OPENING,
     SOURCES_LISTED,
     instructed,
@@ -39,12 +47,17 @@ from rlm_integrations.engine.prompts.system import (
 from rlm_integrations.engine.prompts.template import Prompt
 
 __all__ = [
+    "FENCED",
+    "FINISH_IN_BLOCK",
+    "FINISH_IN_FIELD",
     "IN_CONTEXT",
     "NEW_REPL",
     "NOTHING_TO_DO",
+    "NO_CODE",
     "OPENING",
     "SEVERAL_FINALS",
     "SOURCES_LISTED",
+    "STRUCTURED",
     "UNREADABLE",
     "WITHDRAWN",
     "Prompt",
@@ -64,6 +77,7 @@ __all__ = [
     "read_too_little",
     "rebound",
     "repeated",
+    "shorten_fields",
     "single_call",
     "system",
     "tell_too_long",

@@ -64,6 +64,16 @@ def note(about: Note) -> str:
                 "Your final answer was not taken, because a block of the same reply failed. Mend "
                 "the block first."
             )
+        case "final_beside_code":
+            return (
+                "Your `final` was not taken, because the reply had `code`, too, whose output you "
+                "had not seen. Give one of them."
+            )
+        case "no_object":
+            return (
+                "Your reply was not a JSON object with `reasoning`, `code` and `final`. Write it "
+                "again as one, shorter if it was cut."
+            )
 
 
 _MULTILINE = (

@@ -3,8 +3,10 @@
 Imported when one is passed in, so LangChain is installed.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Final
 
 from langchain_core.language_models import (
@@ -31,15 +33,14 @@ from langchain_core.tools import BaseTool
 
 from rlm_integrations.errors import InputError, ModelError
 from rlm_integrations.lm.frameworks.base import (
-    BOUNDS,
     ForeignLM,
     completed,
     name_from,
-    own_bound,
     params_of,
     usage_from,
 )
 from rlm_integrations.lm.frameworks.home_loop import per_object
+from rlm_integrations.lm.frameworks.langchain_bounds import bound_of, own_bound_of, takes_arguments
 from rlm_integrations.lm.frameworks.langchain_caching import takes_cache_points, with_cache_points
 from rlm_integrations.lm.frameworks.langchain_callbacks import (
     inherited,
@@ -47,6 +48,8 @@ from rlm_integrations.lm.frameworks.langchain_callbacks import (
     wants_stream,
     whole,
 )
+from rlm_integrations.lm.frameworks.langchain_stream_usage import StreamUsage
+from rlm_integrations.lm.frameworks.langchain_structured import in_schema
 from rlm_integrations.records import Completion, Request, Usage
 
 KINDS: dict[str, type[BaseMessage]] = {
@@ -103,10 +106,28 @@ class LangChainLM(ForeignLM[AIMessage]):
         )
         self._identified = asked
         self.is_several = len(self.models) > 1
-        self._bound = _bound_of(self.models) if _takes_arguments(asked) else None
-        self.reply_tokens = _own_bound(asked, self.models)
-        self._stream_usage = _StreamUsage(asked, self.models)
+        self._bound = bound_of(self.models) if takes_arguments(asked) else None
+        self.reply_tokens = own_bound_of(asked, self.models)
+        self._stream_usage = StreamUsage(asked, self.models)
         self._is_cached = takes_cache_points(asked, self.models)
+        self._in_schema: LangChainLM | None = None
+
+    def check_structured(self, schema: Mapping[str, Any]) -> None:
+        """Check that the models have structured output; see `StructuredLM`.
+
+        Raises:
+            InputError: One has none.
+        """
+        if self._in_schema is None:
+            self._in_schema = _StructuredLM(in_schema(self._identified, schema), self.name)
+
+    async def complete(self, request: Request) -> Completion:
+        """The model's answer; see `ForeignLM.complete`."""
+        if request.schema is None:
+            return await super().complete(request)
+        self.check_structured(request.schema)
+        model: ForeignLM[AIMessage] = self._in_schema or self
+        return await model.complete(replace(request, schema=None))
 
     async def _ask(self, arguments: Mapping[str, Any]) -> AIMessage:
         with surrounding(arguments["config"]["callbacks"]):
@@ -160,6 +181,18 @@ class LangChainLM(ForeignLM[AIMessage]):
         return completed(_blocks(reply, "text"), reason, refusal, calls, _usage(reply), model)
 
 
+class _StructuredLM(LangChainLM):
+    """A model that answers in a JSON schema, as text or as arguments of a tool."""
+
+    def completion(self, reply: AIMessage) -> Completion:
+        """The completion whose text is the object."""
+        calls = getattr(reply, "tool_calls", None)
+        if calls:
+            text = json.dumps(calls[0]["args"], ensure_ascii=False)
+            reply = reply.model_copy(update={"content": text, "tool_calls": []})
+        return super().completion(reply)
+
+
 class ConfigurableLM:
     """A model that the configuration of the outer run selects, for each call.
 
@@ -186,6 +219,15 @@ class ConfigurableLM:
     def models(self) -> list[BaseChatModel]:
         """The chat models called so far."""
         return [model for lm in self._known.values() for model in lm.models]
+
+    def check_structured(self, schema: Mapping[str, Any]) -> None:
+        """Check the default model, if there is one; see `StructuredLM`.
+
+        Raises:
+            InputError: It has no structured output.
+        """
+        for lm in self._known.values():
+            lm.check_structured(schema)
 
     async def complete(self, request: Request) -> Completion:
         """The answer of the model that the configuration selects.
@@ -228,40 +270,6 @@ class ConfigurableLM:
 
     def __repr__(self) -> str:
         return f"ConfigurableLM({self.name!r})"
-
-
-class _StreamUsage:
-    """Whether a streamed call has to request its token counts: ChatOpenAI requests them by itself
-    only at OpenAI's own address.
-    """
-
-    def __init__(self, asked: object, models: Sequence[BaseChatModel]) -> None:
-        self._model: Any = (
-            models[0]
-            if len(models) == 1 and "stream_usage" in type(models[0]).model_fields
-            else None
-        )
-        self._bound: dict[str, Any] = {}
-        while isinstance(asked, RunnableBindingBase):
-            self._bound = {**asked.kwargs, **self._bound}
-            asked = asked.bound
-        if asked is not self._model:
-            self._model = None  # the object around it may not accept the argument
-
-    def is_missing(self, params: Mapping[str, Any], *, streamed: bool) -> bool:
-        """Whether the call will be streamed without a setting for token counts."""
-        model = self._model
-        if model is None or model.stream_usage is not None or model.disable_streaming is True:
-            return False
-        streaming = model.streaming if "streaming" in model.model_fields_set else None
-        given = {**getattr(model, "model_kwargs", {}), **self._bound, **params}
-        if streaming is False or given.get("stream") is False or not (streamed or streaming):
-            return False
-        uses_responses = getattr(model, "_use_responses_api", None)  # that API always counts
-        return not (
-            {"stream_usage", "stream_options"} & given.keys()
-            or (uses_responses is not None and uses_responses(given))
-        )
 
 
 def trace_config(request: Request) -> RunnableConfig:
@@ -338,47 +346,6 @@ def _is_detour(asked: object, models: Sequence[BaseChatModel]) -> bool:
         return True
     # Only this method shows whether a class implements async calls.
     return any(type(each)._agenerate in DETOURS for each in models)  # noqa: SLF001
-
-
-def _own_bound(asked: object, models: Sequence[BaseChatModel]) -> int | None:
-    """The bound on a reply's tokens that the user set in the models, or bound to them."""
-    bounds = [own_bound(model) for model in models]
-    longest = (
-        None
-        if None in bounds or not bounds
-        else max(bound for bound in bounds if bound is not None)
-    )
-    given = [] if longest is None else [longest]
-    while isinstance(asked, RunnableBindingBase):
-        given += [
-            value for name, value in asked.kwargs.items() if name in BOUNDS and type(value) is int
-        ]
-        asked = asked.bound
-    return min(given, default=None)
-
-
-def _takes_arguments(asked: object) -> bool:
-    """Whether arguments of a call reach the models: a chain passes them to its first step."""
-    if isinstance(asked, RunnableBindingBase):
-        return _takes_arguments(asked.bound)
-    if isinstance(asked, RunnableWithFallbacks):
-        return all(map(_takes_arguments, asked.runnables))
-    return isinstance(asked, BaseChatModel)
-
-
-def _bound_of(models: Sequence[BaseChatModel]) -> str | None:
-    """Their classes' parameter for the bound on a reply; None if a call accepts none, or they
-    differ.
-    """
-    names = {_bound_name(model) for model in models}
-    return names.pop() if len(names) == 1 else None
-
-
-def _bound_name(model: BaseChatModel) -> str | None:
-    fields = type(model).model_fields
-    if "num_predict" in fields:  # Ollama's: settable on the object only
-        return None
-    return "max_output_tokens" if "max_output_tokens" in fields else "max_tokens"
 
 
 def _blocks(message: BaseMessage, kind: str) -> str | None:

@@ -27,20 +27,29 @@ from rlm_integrations.lm.frameworks.base import (
     usage_from,
 )
 from rlm_integrations.lm.frameworks.home_loop import per_object
+from rlm_integrations.lm.frameworks.llama_index_structured import (
+    check_schema,
+    schema_arguments,
+    takes_response_format,
+    with_fields_as_text,
+)
 from rlm_integrations.records import BOUND, Completion, Request, Usage
 
 
 class LlamaIndexLM(ForeignLM[ChatResponse]):
-    """An `LLM`, called with `chat` and `achat`."""
+    """An `LLM`, called with `chat` and `achat`, or with `chat_with_tools` and its async form."""
 
-    def __init__(self, model: LLM) -> None:
+    def __init__(self, model: LLM, method: str = "chat") -> None:
         super().__init__(
             model,
-            ask=_chat_of(model),
-            ask_async=None if _is_detour(model) else model.achat,
+            ask=_chat_of(model, getattr(model, method)),
+            ask_async=None if _is_detour(model) else getattr(model, f"a{method}"),
             name=name_from(model, "model", "model_name", "deployment_name"),
             context_window=_window_of(model),
         )
+        self._llm = model
+        self._messages_name = "messages"
+        self._with_tools: _WithTools | None = None
         self._in_config = hasattr(model, "_generation_config")  # Google's takes parameters in there
 
     async def arguments(self, request: Request) -> dict[str, Any]:
@@ -54,13 +63,30 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
                 "max_output_tokens": params.pop("max_tokens"),
                 **params.get("generation_config", {}),
             }
-        return {
-            **params,
-            "messages": [
-                ChatMessage(content, role=MessageRole(role))
-                for role, content in self._messages(request)
-            ],
-        }
+        messages = [
+            ChatMessage(content, role=MessageRole(role))
+            for role, content in self._messages(request)
+        ]
+        if request.schema is None:
+            return {**params, "messages": messages}
+        of_schema = schema_arguments(self._llm, request.schema)
+        return {**params, **of_schema, self._messages_name: messages}
+
+    def check_structured(self, schema: Mapping[str, Any]) -> None:
+        """Check that the model has structured output; see `StructuredLM`.
+
+        Raises:
+            InputError: It has none.
+        """
+        del schema
+        check_schema(self._llm)
+
+    async def complete(self, request: Request) -> Completion:
+        """The model's answer; see `ForeignLM.complete`."""
+        if request.schema is None or takes_response_format(self._llm):
+            return await super().complete(request)
+        self._with_tools = self._with_tools or _WithTools(self._llm, "chat_with_tools")
+        return await ForeignLM.complete(self._with_tools, request)
 
     def _messages(self, request: Request) -> list[tuple[str, str]]:
         """The messages, preceded by the system prompt of the user's object, which `chat` itself
@@ -109,6 +135,18 @@ class LlamaIndexLM(ForeignLM[ChatResponse]):
         )
 
 
+class _WithTools(LlamaIndexLM):
+    """A model that answers in a JSON schema by calling a tool."""
+
+    def __init__(self, model: LLM, method: str) -> None:
+        super().__init__(model, method)
+        self._messages_name = "chat_history"
+
+    def completion(self, reply: ChatResponse) -> Completion:
+        """The completion whose text is the object."""
+        return super().completion(with_fields_as_text(reply))
+
+
 def adapt(given: object) -> LlamaIndexLM:
     """The adapter of a LlamaIndex model.
 
@@ -122,21 +160,21 @@ def adapt(given: object) -> LlamaIndexLM:
     return LlamaIndexLM(given)
 
 
-def _chat_of(model: LLM) -> Callable[..., ChatResponse]:
-    """Its synchronous method.
+def _chat_of(model: LLM, method: Callable[..., ChatResponse]) -> Callable[..., ChatResponse]:
+    """A synchronous method of the model.
 
     If the first call makes the client, concurrent threads would make one each, and leak all but
     one.
     """
     make = getattr(model, "_get_client", None)
     if make is None or not getattr(model, "reuse_client", True):
-        return model.chat
+        return method
     lock = per_object("locks of clients", model, threading.Lock)
 
     def chat(**arguments: Any) -> ChatResponse:
         with lock:
             make()
-        return model.chat(**arguments)
+        return method(**arguments)
 
     return chat
 

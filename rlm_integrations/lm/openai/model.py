@@ -145,6 +145,11 @@ class OpenAILM(SharedCopies, Queryable):
         del request  # all of it that is sent is in the key anyway
         return ["openai", self.base_url, self.name, self.params]
 
+    def check_structured(self, schema: Mapping[str, Any]) -> None:
+        """Nothing: whether the server accepts a JSON schema is known after the first call; see
+        `StructuredLM`.
+        """
+
     async def prepare(self) -> None:
         """Make the running loop's client now; otherwise the first call does."""
         await (await self._clients.get()).prepare()
@@ -208,6 +213,8 @@ class OpenAILM(SharedCopies, Queryable):
             {"role": message.role, "content": message.content} for message in request.messages
         ]
         params = self._bound.written({**self.params, **request.params}, request)
+        if request.schema is not None:
+            params["response_format"] = response_format(request.schema)
         body = {"model": self.name, "messages": messages, **params, **more}
         try:
             if sum(len(message.content) for message in request.messages) < OFFLOAD_ABOVE_CHARS:
@@ -239,6 +246,12 @@ class OpenAILM(SharedCopies, Queryable):
             raise InputError(f"{self!r} has a client, which cannot be pickled: make it anew there")
         fields = ("base_url", "transport", "timeout", "context_window", "params", "headers")
         return _restore, (self.name, {name: getattr(self, name) for name in fields})
+
+
+def response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameter of OpenAI's API that requests an answer in a JSON schema."""
+    named = {"name": str(schema.get("title", "reply")), "schema": dict(schema), "strict": True}
+    return {"type": "json_schema", "json_schema": named}
 
 
 def _restore(model: str, fields: dict[str, Any]) -> OpenAILM:
