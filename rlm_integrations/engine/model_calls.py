@@ -19,6 +19,7 @@ from rlm_integrations.events import CallReplayed, Emitter, new_id
 from rlm_integrations.lm.asker import ModelCaller
 from rlm_integrations.lm.base import LM
 from rlm_integrations.lm.reply_cache import CachedCalls, digest_prompt
+from rlm_integrations.lm.tokens import most_tokens
 from rlm_integrations.records import BOUND, CallRecord, LLMError, Request
 
 
@@ -283,6 +284,8 @@ class ModelCalls:
     ) -> ModelAnswer:
         purse = self._purse
         tokens = await meter.most_tokens(request.messages) if purse.limits_replies else 0
+        if purse.limits_replies and request.schema is not None:  # it is a part of the prompt
+            tokens += most_tokens(str(request.schema))
         own = getattr(lm, "reply_tokens", None)
         reservation = await purse.reserve(
             tokens, lm.name, request.depth, closing=closing, is_root=is_root, own_limit=own

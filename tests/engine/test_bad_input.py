@@ -112,7 +112,7 @@ async def test_an_empty_context_is_allowed(context: Any) -> None:
         ({"sub_llm": {"": "offline"}}, "needs a name for each model"),
         ({"sub_llm": {5: "offline"}}, "needs a name for each model"),
         ({"sub_llm": 5}, "a model is a name"),
-        ({"sub_llm": "anthropic:claude"}, "a model is a name"),
+        ({"sub_llm": "vllm:llama3"}, "a model is a name"),
     ],
 )
 def test_invalid_options(options: dict[str, Any], match: str) -> None:
@@ -190,7 +190,7 @@ def test_invalid_retries(retry: dict[str, Any], match: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["", " ", "ollama:llama3", "openai:gpt@nowhere", 5, None, object(), OpenAILM]
+    "model", ["", " ", "vllm:llama3", "openai:gpt@nowhere", 5, None, object(), OpenAILM]
 )
 def test_invalid_models(model: Any) -> None:
     """An unknown model name, or an object that is not a model, is refused with the valid forms."""

@@ -203,7 +203,7 @@ RAW = [
     ),
     (
         {"usage": {"input_tokens": 3, "output_tokens": 2, "cache_creation_input_tokens": 5}},
-        Usage(8, 2),
+        Usage(8, 2, 0, 0, 5),
     ),
     (
         {
