@@ -172,7 +172,7 @@ def test_an_invalid_number_is_refused(corpus: LazyCorpus) -> None:
     """Numbers come from model code."""
     for number in (-1, len(FILES)):
         with pytest.raises(InputError, match="no source number"):
-            corpus.texts([number])
+            corpus.texts([[number, number + 1]])
 
 
 LETTERS = "abkisAKS\u017f\u212a\u0130\u0131ß é\n.*+?()[]|\\"

@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from os import PathLike, fsdecode
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,7 @@ class _Listing:
     first: int
     folder: Folder
     prefix: str
+    root: str
 
     def path(self, number: int) -> str:
         return self.folder.files[number - self.first]
@@ -84,7 +86,7 @@ class LazyCorpus(Corpus):
         """Add the files of a folder without reading them."""
         self.left_out.update((f"{prefix}{path}", why) for path, why in folder.left_out.items())
         first = len(self._own_sources)
-        self._listings.append(_Listing(first, folder, prefix))
+        self._listings.append(_Listing(first, folder, prefix, str(folder.root)))
         for path in folder.files:
             name = f"{prefix}{path}" if prefix else path
             self._add(Source(name, folder.sizes[path], "", 127, {"file": name}, label=name))
@@ -173,20 +175,20 @@ class LazyCorpus(Corpus):
 
     def texts(
         self,
-        numbers: Sequence[int],
+        runs: Sequence[Sequence[int]],
         literals: Sequence[str] | None = None,
         ignores_case: bool = False,
     ) -> tuple[int, list[tuple[int, str]], list[tuple[int, str]]]:
         """The texts of the first of these sources, up to about `BATCH_CHARS` characters. It blocks.
 
         Args:
-            numbers: The indexes of the sources.
+            runs: The indexes of the sources, as runs: the first of each, and the one after its last.
             literals: Strings of which a text must have one, as far as a search of its bytes can
                 tell; None for all texts.
             ignores_case: Whether ASCII letters of a text are compared in lower case.
 
         Returns:
-            How many of `numbers` were looked at; the index and the text of each; and the index of
+            How many of them were looked at; the index and the text of each; and the index of
             each one that is left out, and why.
 
         Raises:
@@ -198,7 +200,7 @@ class LazyCorpus(Corpus):
         size = done = 0
         wanted = None if literals is None else Literals(tuple(literals), ignores_case)
         with FileSearch(wanted, self._encoding, self._errors) as search:
-            for number in numbers:
+            for number in chain.from_iterable(range(first, stop) for first, stop in runs):
                 if not 0 <= number < len(self._own_sources):
                     raise InputError(f"there is no source number {number}")
                 if not self._may_match(number, search):
@@ -222,7 +224,7 @@ class LazyCorpus(Corpus):
         if number not in self._unread:
             return search.may_match_text(self.text(source.name))
         listing = self._listing(number)
-        return search.may_match_file(listing.folder.root, listing.path(number), source.length)
+        return search.may_match_file(listing.root, listing.path(number), source.length)
 
     # What differs from a document that was read at once
 

@@ -5,12 +5,11 @@ has: their bytes are searched, without decoding them.
 import codecs
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from rlm_integrations.corpus.reading import ASCII_COMPATIBLE
-from rlm_integrations.extraction.extractor import format_of
+from rlm_integrations.extraction.extractor import has_format
 
 # A pipe, which a file may have become, must not be waited for
 _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -41,7 +40,8 @@ class FileSearch:
     def __init__(self, literals: Literals | None, encoding: str, errors: str) -> None:
         self._words: list[bytes] | None = None
         self._literals = literals
-        self._roots: dict[Path, int] = {}
+        self._ignores_case = literals is not None and literals.ignores_case
+        self._roots: dict[str, int] = {}
         if (
             literals is not None
             and codecs.lookup(encoding).name in ASCII_COMPATIBLE
@@ -64,9 +64,9 @@ class FileSearch:
         for descriptor in self._roots.values():
             os.close(descriptor)
 
-    def may_match_file(self, root: Path, path: str, size: int) -> bool:
+    def may_match_file(self, root: str, path: str, size: int) -> bool:
         """Whether the file at this relative path may match, which had this size."""
-        if self._words is None or format_of(path) is not None:
+        if self._words is None or has_format(path):
             return True
         try:
             descriptor = os.open(path, _FLAGS, dir_fd=self._descriptor(root))
@@ -80,7 +80,7 @@ class FileSearch:
             os.close(descriptor)
         if len(data) != size:
             return True
-        if self._literals is not None and self._literals.ignores_case:
+        if self._ignores_case:
             data = data.lower()
         for word in self._words:  # noqa: SIM110 - any(…) takes longer than the search
             if word in data:
@@ -96,7 +96,8 @@ class FileSearch:
             return any(word.encode() in data for word in self._literals.words)
         return any(word in text for word in self._literals.words)
 
-    def _descriptor(self, root: Path) -> int:
-        if root not in self._roots:
-            self._roots[root] = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        return self._roots[root]
+    def _descriptor(self, root: str) -> int:
+        found = self._roots.get(root)
+        if found is None:
+            found = self._roots[root] = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return found

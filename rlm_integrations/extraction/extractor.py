@@ -27,6 +27,8 @@ _FORMATS: Final = {
     ".eml": "eml",
     ".mbox": "mbox",
 }
+_SUFFIXES: Final = tuple(_FORMATS)
+_SUFFIX_CHARS: Final = max(map(len, _FORMATS))
 _SECONDS: Final = {"pdf": 600}  # of processor time for one document
 _OTHER_SECONDS: Final = 120
 _POLL_SECONDS: Final = 0.1  # after which a stopped build ends
@@ -39,9 +41,14 @@ _BOOT: Final = (
 )
 
 
+def has_format(name: str) -> bool:
+    """Whether `format_of` may find a format for this name; much faster."""
+    return name[-_SUFFIX_CHARS:].lower().endswith(_SUFFIXES)
+
+
 def format_of(name: str) -> str | None:
     """The format whose text is extracted from files of this name; None for others."""
-    return _FORMATS.get(os.path.splitext(name)[1].lower())  # noqa: PTH122 - ten times as fast
+    return _FORMATS.get(Path(name).suffix.lower())
 
 
 class NotTextError(ContextError):

@@ -11,9 +11,10 @@ BATCH = 4_096  # texts that are looked at in one call
 AHEAD = 64  # texts that are read at once when code goes through all
 KEPT_CHARS = 32_000_000  # of the texts that were used last
 
-# (numbers, literals of which a text must have one, whether their case is ignored) to (how many of
-# the numbers were looked at, [number, text] of each, [number, reason] of each that is left out)
-Ask = Callable[[Sequence[int], Sequence[str] | None, bool], Sequence[Any]]
+# Numbers as runs (the first, and the one after the last), literals of which a text must have one,
+# and whether their case is ignored; to how many of the numbers were looked at, [number, text] of
+# each text, and [number, reason] of each that is left out.
+Ask = Callable[[Sequence[Sequence[int]], Sequence[str] | None, bool], Sequence[Any]]
 
 
 class HostTexts:
@@ -59,7 +60,7 @@ class HostTexts:
         self, numbers: Sequence[int], literals: Sequence[str] | None, *, ignores_case: bool
     ) -> Iterator[tuple[int, str]]:
         while numbers:
-            done, texts, left_out = self._ask(list(numbers), literals, ignores_case)
+            done, texts, left_out = self._ask(_runs(numbers), literals, ignores_case)
             for number, reason in left_out:
                 self._leave_out(number, reason)
             for number, text in texts:
@@ -89,6 +90,19 @@ else:
 
     class _Texts(MutableMapping, dict):
         """A dict whose methods are those of a mapping, which use `__getitem__`."""
+
+
+def _runs(numbers: Sequence[int]) -> list[list[int]]:
+    """Rising numbers as runs: the first of each, and the one after its last."""
+    if isinstance(numbers, range):
+        return [[numbers.start, numbers.stop]]
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number:
+            runs[-1][1] += 1
+        else:
+            runs.append([number, number + 1])
+    return runs
 
 
 class LazyTexts(_Texts):

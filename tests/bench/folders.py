@@ -22,13 +22,13 @@ RUN = """
 import asyncio, json, subprocess, sys, time
 from pathlib import Path
 from rlm_integrations import RLM
-from rlm_integrations.records import Completion
+from rlm_integrations.records import Completion, Usage
 from rlm_integrations.sandbox.process import ProcessSandbox
 
 BLOCKS = [
     "print('nothing was read')",
-    *["import time\\nbegun = time.perf_counter()\\nfound = grep('needle_zebra')\\n"
-      "print(len(found), time.perf_counter() - begun)"] * 6,
+    *[f"import time\\nbegun = time.perf_counter()\\nfound = grep('needle_zebra')\\n"
+      f"print(len(found), time.perf_counter() - begun)  # {number}" for number in range(6)],
     "FINAL('x')",
 ]
 
@@ -62,7 +62,7 @@ class Root:
             self.figures["gnu"].append(time.perf_counter() - at)
         block = BLOCKS[self.turn]
         self.turn += 1
-        return Completion(f"```repl\\n{block}\\n```", None, "root", "stop")
+        return Completion(f"```repl\\n{block}\\n```", Usage(1, 1), "root", "stop")
 
 root, sandbox = Root(), Sandbox()
 rlm = RLM(root, sandbox=sandbox)
