@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnableLambda
 
 from rlm_integrations import RLM, InputError, Limits, ModelError, OpenAILM, Prompt
 from rlm_integrations.engine.parsing import SCHEMA, parse_structured
-from rlm_integrations.engine.prompts import shorten_fields
+from rlm_integrations.engine.prompts import STRUCTURED, shorten_fields
 from rlm_integrations.events import RunFinished, TurnFinished
 from rlm_integrations.records import Request
 from rlm_integrations.storage import Storage
@@ -92,6 +92,8 @@ async def test_a_run_in_a_schema() -> None:
     assert [each.schema for each in root.requests if each.role == "sub"] == [None]
     system = root.requests[0].messages[0].content
     assert "Answer with one JSON object" in system
+    (example,) = parse_structured(STRUCTURED).blocks
+    assert example.code.startswith("print(type(context), len(context))\n")
     assert "Write code in a fenced block" not in system
     assert "re: sum up" in root.told[1]
     assert "Your `final` was not taken" in root.told[2]
