@@ -35,6 +35,7 @@ class Server:
 
     def __init__(self) -> None:
         self.port = 0
+        self.closes = False  # the connection, after each response
         self.seen: list[tuple[str, list[tuple[str, str]], bytes]] = []
         self.answer(200, FINE, JSON)
 
@@ -58,7 +59,7 @@ class Server:
                 kept = sorted(each for each in headers if not each[0].startswith(OWN))
                 self.seen.append((first, kept, body))
                 writer.write(self.response)
-                if b"\r\n\r\n" not in self.response:
+                if self.closes:
                     break
         except (OSError, asyncio.IncompleteReadError):
             pass
@@ -315,18 +316,38 @@ async def test_headers_of_a_call_act_alike(fixed: Server) -> None:
     )
 
 
-@pytest.mark.parametrize("response", [b"", b"nothing of HTTP\r\n\r\n", b"HTTP/1.1 200 Said\r\n"])
-async def test_broken_connections_are_reported_alike(fixed: Server, response: bytes) -> None:
+@pytest.mark.parametrize(
+    ("response", "retryable"),
+    [
+        (b"", True),
+        (b"nothing of HTTP\r\n\r\n", True),
+        (b"HTTP/1.1 200 Said\r\n", True),
+        (b"HTTP/1.1 200 Said\r\ncontent-length: 9\r\n\r\ncut", True),
+        (b"HTTP/1.1 307 Said\r\nlocation: http://[\r\ncontent-length: 0\r\n\r\n", False),
+    ],
+)
+async def test_broken_connections_are_reported_alike(
+    fixed: Server, response: bytes, retryable: bool
+) -> None:
     """The type of the error, whether to retry, and whether the request was sent; the reason is in
     the words of each client.
     """
     fixed.response = response
-    found = []
-    for lm in models(fixed.port):
-        said = await told(lm)
-        assert isinstance(said, tuple)
-        found.append((said[0], *said[2:]))
-    assert found == [("connection", True, None, True)] * 2
+    fixed.closes = True
+    assert await kinds_of(models(fixed.port)) == [("connection", retryable, None, True)] * 2
+
+
+async def test_an_invalid_header_is_reported_alike(fixed: Server) -> None:
+    """A header of a call that HTTP cannot carry is an error of that call."""
+    lms = models(fixed.port, headers=lambda _: {"x-own": "two\nlines"})
+    assert await kinds_of(lms) == [("connection", True, None, True)] * 2
+    assert not fixed.seen
+
+
+async def kinds_of(lms: list[OpenAILM]) -> list[object]:
+    """What a caller can see of a failure, without its message."""
+    said = [await told(lm) for lm in lms]
+    return [each[:1] + each[2:] for each in said if isinstance(each, tuple)]
 
 
 @pytest.mark.parametrize("variable", [None, "SSL_CERT_FILE", "SSL_CERT_DIR"])

@@ -38,9 +38,7 @@ class OpenAIClient:
     """Sends chat completions and returns parsed JSON; every failure is a `ModelError`.
 
     A plain call needs only aiohttp. The SDK is loaded for streams, and makes plain calls too with a
-    user's client, where
-    it does more than aiohttp alone: over a proxy, after a redirect, with `transport="sdk"`, and
-    with OPENAI_LOG, for its logs.
+    user's client, over a proxy, with `transport="sdk"`, and with OPENAI_LOG, for its logs.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -72,7 +70,8 @@ class OpenAIClient:
             response, content = await self._wire.post(body, headers)
         except RedirectError as error:
             failure = ModelError(f"{self._where} cannot be reached: {error}", type="connection")
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+        # RuntimeError: the session was closed. ValueError: an invalid header or location
+        except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:
             failure = connection_error(error, AIOHTTP, self._where, is_answering=self._is_answering)
             failure = await self._diagnose(self._caused(failure, error))
         else:

@@ -16,6 +16,8 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from rlm_integrations.run_setup import VERSION
+
 # As the SDK's own HTTP client: more calls wait, and an idle connection is closed before servers do
 MAX_CONNECTIONS = 1000
 IDLE_SECONDS = 5.0
@@ -67,7 +69,7 @@ class Wire:
 
         Raises:
             aiohttp.ClientError: There is no response.
-            OSError: Likewise.
+            OSError, RuntimeError, ValueError: Likewise.
             RedirectError: A redirect is not followed.
         """
         session = self._session or self._open()
@@ -87,7 +89,10 @@ class Wire:
                 content = await response.read()
             if response.status not in REDIRECTS or "location" not in response.headers:
                 return response, content
-            target = url.join(URL(response.headers["location"]))
+            try:
+                target = url.join(URL(response.headers["location"]))
+            except ValueError:
+                raise RedirectError("the server redirects to an invalid address") from None
             if target.host != url.host:
                 raise RedirectError(
                     f"the server redirects to another host, {target.host}, which would receive "
@@ -133,7 +138,7 @@ def fixed_headers(key: str, environment: Mapping[str, str]) -> CIMultiDict[str]:
         {
             "Accept": "application/json",
             "Content-Type": "application/json",
-            "User-Agent": "rlm-integrations",
+            "User-Agent": f"rlm-integrations/{VERSION}",
         }
     )
     if key:
