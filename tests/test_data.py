@@ -191,16 +191,23 @@ def test_a_frame_is_its_rows(library: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_is_special_in_frames() -> None:
-    """An index of its own is a column; columns without names of their own, series and lazy frames
-    are errors; not a number of polars stays one.
+    """An index of its own is a column; values of numpy are numbers and lists; columns without names
+    of their own, series and lazy frames are errors; not a number of polars stays one.
     """
-    pandas, polars = (importlib.import_module(name) for name in ("pandas", "polars"))
+    names = ("numpy", "pandas", "polars")
+    numpy, pandas, polars = (importlib.import_module(name) for name in names)
     indexed = pandas.DataFrame({"a": [1]}, index=pandas.Index(["x"], name="key"))
     with Corpus.build(indexed) as corpus:
         assert json.loads(corpus.text("context_0")) == [{"key": "x", "a": 1}]
+    mixed = pandas.DataFrame(
+        {"a": pandas.Series([numpy.int64(1), numpy.array([2.5])], dtype=object)}
+    )
+    with Corpus.build(mixed) as corpus:
+        assert json.loads(corpus.text("context_0")) == [{"a": 1}, {"a": [2.5]}]
     with Corpus.build(polars.DataFrame({"a": [math.nan], "b": [[{"c": None}]]})) as corpus:
         assert corpus.text("context_0") == '[\n{"a": NaN, "b": [{"c": null}]}\n]'
     for frame, message in [
+        (indexed.assign(key=1), "the index of the frame cannot be a column"),
         (pandas.DataFrame([[1, 2]]), "each column of a frame needs its own name"),
         (indexed["a"], r"a Series of pandas: pass a DataFrame, such as \.to_frame\(\)"),
         (polars.LazyFrame({"a": [1]}), r"a LazyFrame of polars: .* \.collect\(\)"),

@@ -71,8 +71,10 @@ def is_json_data(context: object) -> bool:
 
 def _frame_library(value: object) -> str | None:
     for kind in type(value).__mro__:
+        if kind.__name__ not in {"DataFrame", "LazyFrame", "Series"}:
+            continue
         library = kind.__module__.partition(".")[0]
-        if library in _FRAMES and kind.__name__ in {"DataFrame", "LazyFrame", "Series"}:
+        if library in _FRAMES:
             if kind.__name__ != "DataFrame":
                 raise ContextError(
                     f"the context is a {kind.__name__} of {library}: pass a DataFrame, such as"
@@ -84,7 +86,10 @@ def _frame_library(value: object) -> str | None:
 
 def _table(frame: Any, library: str) -> SourceDocument:
     if library == "pandas" and type(frame.index).__name__ != "RangeIndex":
-        frame = frame.reset_index()  # it is more than the numbers of the rows
+        try:
+            frame = frame.reset_index()  # it is more than the numbers of the rows
+        except ValueError as error:
+            raise ContextError(f"the index of the frame cannot be a column: {error}") from error
     names = list(frame.columns)
     if any(not isinstance(name, str) for name in names) or len(set(names)) < len(names):
         raise ContextError(
@@ -118,6 +123,8 @@ def _records(frame: Any, library: str) -> list[dict[str, Any]]:
 
 
 def _cell(value: Any, *, is_pandas: bool) -> Any:
+    if type(value).__module__ == "numpy":
+        value = value.tolist()
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float):

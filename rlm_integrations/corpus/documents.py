@@ -49,13 +49,13 @@ def read_document(thing: object) -> SourceDocument | None:
     """The object as one document, or None if it is not a document."""
     if isinstance(thing, SourceDocument):
         return thing
-    if (data := read_data(thing)) is not None:
-        return data
     if isinstance(thing, str):
         return SourceDocument(thing)
     if isinstance(thing, os.PathLike):
         name = Path(os.fsdecode(thing)).name
         return SourceDocument(thing, {"file": name}, label=unpacked_name(thing) or name)
+    if (data := read_data(thing)) is not None:
+        return data
     metadata = getattr(thing, "metadata", None)
     if not isinstance(metadata, Mapping):
         return None
@@ -82,13 +82,17 @@ def _page_of(metadata: Mapping[str, Any], hidden: frozenset[str]) -> str | None:
     """The page that a document of a framework is, if its loader says so; its own lines are not
     those of the file. The key `page` alone counts from 0 or from 1.
     """
-    seen = {key: value for key, value in metadata.items() if key not in hidden}
-    file = seen.get("file_name") or seen.get("source")
-    page = seen.get("page_label") or seen.get("page_number")
+    page = _first(metadata, ("page_label", "page_number"), hidden)
+    file = _first(metadata, ("file_name", "source"), hidden) if page else None
     if not isinstance(file, str) or not isinstance(page, str | int):
         return None
     label = f"{Path(file).name} p. {page}"
     return label if is_name(label) else None
+
+
+def _first(metadata: Mapping[str, Any], keys: Iterable[str], hidden: frozenset[str]) -> Any:
+    """The first of these values that is there and not hidden; else None."""
+    return next((metadata[key] for key in keys if metadata.get(key) and key not in hidden), None)
 
 
 def _hidden(thing: object) -> frozenset[str]:
