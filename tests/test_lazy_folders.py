@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rlm_integrations._concurrency.work import WorkStoppedError
 from rlm_integrations.corpus import Corpus, fixed_width, lazy, reading
 from rlm_integrations.corpus.lazy import LazyCorpus, build_lazily
 from rlm_integrations.corpus.quotes import locate_quote
@@ -102,6 +103,25 @@ def test_what_is_not_text_is_left_out_when_it_is_read(tmp_path: Path) -> None:
         assert (corpus.text("in/zeros"), context.get("in/gone", 7)) == ("", 7)
     with pytest.raises(ContextError, match="two texts of the context have the name 'in/ok'"):
         build_lazily({"in/ok": "x", "in": root})
+
+
+def test_a_read_that_is_stopped_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither is a part of its text in the next one, nor does the file count as read."""
+    root = write(tmp_path / "root", {"a": "a first text", "b": "another"})
+    finish = fixed_width.Writer.finish
+    with build_lazily(root) as corpus:
+
+        def stop(_: fixed_width.Writer) -> None:
+            monkeypatch.setattr(fixed_width.Writer, "finish", finish)
+            raise WorkStoppedError
+
+        monkeypatch.setattr(fixed_width.Writer, "finish", stop)
+        with pytest.raises(WorkStoppedError):
+            corpus.text("a")
+        assert list(corpus.read_numbers) == []
+        assert (corpus.text("b"), corpus.text("a")) == ("another", "a first text")
 
 
 def test_small_folders_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,10 +68,10 @@ class LazyCorpus(Corpus):
     share it.
     """
 
-    def __init__(self, encoding: str, errors: str, left_out: Mapping[str, str]) -> None:
+    def __init__(self, encoding: str, errors: str) -> None:
         super().__init__((), (), is_list=True, is_named=True)
         self._read_numbers: list[int] = []
-        self.left_out: dict[str, str] = dict(left_out)
+        self.left_out: dict[str, str] = {}
         self._own_sources: list[Source] = []
         self._own_places: list[Place] = []
         self.sources, self._places = self._own_sources, self._own_places
@@ -154,9 +154,11 @@ class LazyCorpus(Corpus):
                 found = read_one(document, reader, self.left_out)
             else:
                 self.left_out[document.name or ""] = "link out of the folder"
-        except OSError as error:
-            reader.writer.finish()
-            raise no_room(error) from error
+        except BaseException as error:
+            reader.writer.finish()  # the next text begins after what was written
+            if isinstance(error, OSError):
+                raise no_room(error) from error
+            raise
         self._keep(number, *(found or (document, *reader.writer.finish())))
         self._unread.discard(number)
 
@@ -168,10 +170,6 @@ class LazyCorpus(Corpus):
     def read_all(self) -> None:
         """Read every source. It blocks."""
         self.read(range(len(self._own_sources)))
-
-    def is_read(self, number: int) -> bool:
-        """Whether the source with this index was read."""
-        return number not in self._unread
 
     def texts(
         self,
@@ -297,7 +295,7 @@ def build_lazily(
         isinstance(item, str | PathLike | SourceDocument) for _, item in _items(context)
     ):
         return Corpus.build(context, encoding=encoding, errors=errors)
-    corpus = LazyCorpus(encoding, errors, {})
+    corpus = LazyCorpus(encoding, errors)
     try:
         for name, item in _items(context):
             if (folder := folders.get(name)) is not None and _is_large(folder, least_bytes):
