@@ -112,35 +112,6 @@ async def full_loops(server: RemoteStandIn, context: object) -> tuple[float, flo
     return statistics.median(overheads[1:]), statistics.median(firsts[1:])
 
 
-FIRST = """
-    import asyncio, sys, time
-    import openai  # takes a second by itself, whoever imports it
-    from tests.bench import engine
-    from rlm_integrations import RLM, OpenAILM
-    model = {"base_url": sys.argv[1], "api_key": "x"}
-    rlm = RLM(OpenAILM("root", **model), OpenAILM("sub", **model), max_parallel_calls=20)
-    begun = time.monotonic()
-    asyncio.run(rlm.acompletion("What is it about?", engine.text_of(200_000)))
-    print(begun, time.monotonic())
-"""
-
-
-def first_run(server: RemoteStandIn) -> float:
-    """The overhead of the first run in a process: median of five processes."""
-    overheads = []
-    for _ in range(5):
-        server.reset()
-        done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(FIRST), server.base_url],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        begun, ended = map(float, done.stdout.split())
-        overheads.append(ended - begun - at_server(server.calls(), begun, ended))
-    return statistics.median(overheads)
-
-
 MEMORY = """
     import asyncio, os, sys, threading, time
     from pathlib import Path
@@ -282,26 +253,19 @@ async def run() -> list[Row]:
                 "ms",
             )
         )
-        for size, goal in ((200_000, 0.06), (10_000_000, 0.12), (100_000_000, 0.45)):
+        for size, goal in ((200_000, 0.03), (10_000_000, 0.06), (100_000_000, 0.18)):
             overhead, first = await full_loops(server, text_of(size))
             rows.append(
                 Row(f"full loop, 20 sub-calls, {size / 1e6:g} MB: overhead", overhead, goal, "s")
             )
         rows.append(Row("time to the first model call, 100 MB, warm", first, 0.25, "s"))
-        server.change(scripts={"root": LOOP}, latency=LATENCY)
-        rows.append(
-            Row(
-                "full loop, 200 kB: overhead of the first run in a process (openai imported)",
-                await asyncio.to_thread(first_run, server),
-                0.41,
-                "s",
-            )
-        )
+        spent = await twenty_children(server)
+        rows.append(Row("20 child runs, two levels of 50 ms, warm", spent, 0.2, "s"))
         rows.append(
             Row(
                 "four runs on one loop, 10 MB each: longest hold",
                 await longest_hold(server) * 1e3,
-                20,
+                10,
                 "ms",
             )
         )
@@ -322,7 +286,7 @@ async def run() -> list[Row]:
             Row(
                 "peak memory at 100 MB given as a path, host and child",
                 megabytes,
-                2.2 * 100 + 100,
+                1.15 * 100 + 80,
                 "MB",
             )
         )
