@@ -90,7 +90,7 @@ __all__ = ["bare_environment", "run", "server"]  # fixtures
             ["report.txt", "q", "--model", "gpt-5"],
             "no key for OpenAI: set OPENAI_API_KEY, or use --model offline",
         ),
-        (["report.txt", "q", "--model", "anthropic:claude"], "a model is a name at OpenAI"),
+        (["report.txt", "q", "--model", "vllm:llama"], "a model is a name at OpenAI"),
     ],
 )
 def test_invalid_input(words: list[str], told: str, run: Callable[..., Shell]) -> None:
