@@ -2,10 +2,13 @@
 stays locked.
 """
 
+import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 from rlm_integrations import LLMError, llm_batch, llm_batch_iter
 from rlm_integrations._concurrency.portal import portal
 from rlm_integrations.records import Completion, Request
+from tests._interrupting import interrupt
 
 
 class Echo:
@@ -120,6 +124,28 @@ LOOK = textwrap.dedent(
     done.set()
     """
 )
+
+
+def test_an_interrupt_at_any_step_of_an_iteration_leaves_no_coroutine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python would warn of a coroutine that was never awaited; and no task goes on."""
+    monkeypatch.setattr("rlm_integrations._concurrency.portal.SECONDS_OF_A_WAIT", 0.0)
+    started = portal()
+
+    async def items() -> AsyncGenerator[int, None]:
+        await asyncio.Event().wait()
+        yield 1
+
+    def iterate() -> None:
+        for _ in started.iterate(items()):
+            pass
+
+    for step in range(1, 500):
+        with pytest.raises(KeyboardInterrupt):
+            interrupt(iterate, step)
+    gc.collect()
+    assert asyncio.all_tasks(started.loop) == set()
 
 
 def test_inspecting_the_main_thread_starts_no_garbage_collection() -> None:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Itera
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial, wraps
-from inspect import signature
+from inspect import CORO_CREATED, getcoroutinestate, signature
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args
 
@@ -84,9 +84,14 @@ class Portal:
             LoopError: The caller runs on the portal itself, in an async function that a synchronous
                 call started.
         """
-        context, caller = copy_context(), _Caller()
-        context.run(_CALLER.set, caller)
-        return self._run(coroutine, context, caller)
+        try:
+            context, caller = copy_context(), _Caller()
+            context.run(_CALLER.set, caller)
+            return self._run(lambda: coroutine, context, caller)
+        except BaseException:
+            if getcoroutinestate(coroutine) == CORO_CREATED:
+                coroutine.close()  # unstarted: Python would warn
+            raise
 
     def iterate(self, items: AsyncGenerator[T, None]) -> Iterator[T]:
         """The generator's items, each awaited on the portal.
@@ -98,24 +103,26 @@ class Portal:
         context.run(_CALLER.set, caller)
         end = object()
 
-        async def step() -> T | object:
+        async def step() -> Any:  # T | object would be made at each call
             return await anext(items, end)
 
         try:
-            while (item := self._run(step(), context, caller)) is not end:
+            while (item := self._run(step, context, caller)) is not end:
                 yield cast("T", item)
         finally:
             self._end(items, context)
 
-    def _run(self, coroutine: Coroutine[Any, Any, T], context: Context, caller: "_Caller") -> T:
+    def _run(
+        self, make: Callable[[], Coroutine[Any, Any, T]], context: Context, caller: "_Caller"
+    ) -> T:
+        """Return or raise what the coroutine does that is made on the loop."""
         if self.is_here():
-            coroutine.close()
             raise LoopError(
                 "this synchronous call was made on the library's own event loop and would wait "
                 "for itself: "
                 "await the async form instead (allm_batch, acompletion …), or call it in a thread"
             )
-        call = _PortalCall(self, coroutine, context, caller)
+        call = _PortalCall(self, make, context, caller)
         if is_worker():
             self.loop.call_soon_threadsafe(self._follow, call)
         with _blocking():
@@ -156,9 +163,9 @@ class Portal:
         if self.closing:
             return  # the loop's shutdown closes its generators
         if self.is_here():  # an iterator may be collected on any thread
-            self.loop.call_soon(_PortalCall(self, close(), context, _Caller()).start)
+            self.loop.call_soon(_PortalCall(self, close, context, _Caller()).start)
         else:
-            self._run(close(), context, _Caller())
+            self._run(close, context, _Caller())
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -310,13 +317,17 @@ def iterating(function: Callable[P, AsyncGenerator[T, None]]) -> Callable[P, Ite
 class _PortalCall(Generic[T]):
     """One coroutine on its way through the portal."""
 
-    __slots__ = ("_caller", "_context", "_coroutine", "_ended", "_portal", "_task", "is_done")
+    __slots__ = ("_caller", "_context", "_ended", "_make", "_portal", "_task", "is_done")
 
     def __init__(
-        self, portal: Portal, coroutine: Coroutine[Any, Any, T], context: Context, caller: _Caller
+        self,
+        portal: Portal,
+        make: Callable[[], Coroutine[Any, Any, T]],
+        context: Context,
+        caller: _Caller,
     ) -> None:
         self._portal = portal
-        self._coroutine = coroutine
+        self._make = make
         self._context = context
         self._caller = caller
         self._task: asyncio.Task[T] | None = None
@@ -333,7 +344,7 @@ class _PortalCall(Generic[T]):
         """On the loop: start the coroutine."""
         if self.is_done:
             return
-        self._task = self._portal.loop.create_task(self._coroutine, context=self._context)
+        self._task = self._portal.loop.create_task(self._make(), context=self._context)
         self._task.add_done_callback(self._deliver)
 
     def cancel(self) -> None:
@@ -346,7 +357,6 @@ class _PortalCall(Generic[T]):
         if self._task is not None:
             self._task.cancel()
         elif not self.is_done:  # interrupted before the start
-            self._coroutine.close()
             self._end(None)
 
     def _deliver(self, task: asyncio.Task[T]) -> None:

@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -24,6 +22,7 @@ from rlm_integrations.records import Completion, Request, Usage
 from rlm_integrations.report.live import LiveRun, PageServer, RunSite, StorageSite, server
 from rlm_integrations.report.live.state import changes, plain_state, run_state
 from rlm_integrations.storage import Storage
+from tests._interrupting import interrupt
 from tests.report._browser import Browser
 from tests.report._made import FACT, made_run
 from tests.report._page import GUARD, Page, connected, exchange, fetched, get
@@ -345,30 +344,10 @@ def test_ctrl_c_ends_a_wait_for_pages_at_any_point(
     with PageServer(RunSite(LiveRun(None), None)) as shown:
         for step in range(1, 100):
             with pytest.raises(KeyboardInterrupt):
-                interrupted(partial(wait, shown), step)
+                interrupt(partial(wait, shown), step)
         connected(shown.address).close()
     with pytest.raises(ConnectionRefusedError):
         connected(shown.address)
-
-
-def interrupted(function: Callable[[], None], step: int) -> None:
-    """Call it, and interrupt it at this step."""
-    left = step
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal left
-        frame.f_trace_opcodes = True
-        left -= event == "opcode"
-        if left == 0:
-            raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
 
 
 def is_quiet(browser: Browser, address: str) -> bool:
