@@ -16,14 +16,9 @@ from langchain_core.messages import (
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.added_source import AddedSource
 from rlm_integrations.faces.growing import GrowingDocument
+from rlm_integrations.faces.stubs import is_worth_a_stub, make_stub
 from rlm_integrations.langchain.agents.exchanges import MOVED, Count, Exchange, choose, transcript
-from rlm_integrations.langchain.agents.stubs import (
-    STUB,
-    is_worth_a_stub,
-    make_stub,
-    message_text,
-    with_stub,
-)
+from rlm_integrations.langchain.agents.stubs import STUB, message_text, with_stub
 
 M = TypeVar("M", bound=BaseMessage)
 

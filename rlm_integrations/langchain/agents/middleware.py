@@ -26,6 +26,7 @@ from typing_extensions import override
 from rlm_integrations._concurrency.portal import portal
 from rlm_integrations._concurrency.threads import in_thread
 from rlm_integrations.errors import InputError
+from rlm_integrations.faces.archive_tools import check_archive_options
 from rlm_integrations.faces.growing import GrowingDocument, GrowingDocuments, SourceStorage
 from rlm_integrations.langchain.agents.archive import DOCUMENT, Archive, new_document_id
 from rlm_integrations.langchain.agents.exchanges import MOVED, Count
@@ -36,7 +37,6 @@ from rlm_integrations.records import Budget
 
 _MIN_OFFLOADED: Final = 1_000  # tokens; a stub has about half as many
 _BUDGET: Final = Budget(max_calls=200)
-_NOT_OURS: Final = ("context", "output_type", "store", "tools")
 _REMEMBERED: Final = 10_000  # conversations of which is known whether anything was moved
 
 Result = ToolMessage | Command[Any]
@@ -98,10 +98,7 @@ class RLMMiddleware(AgentMiddleware[RLMState, Any, Any]):
         **options: Any,
     ) -> None:
         super().__init__()
-        if wrong := [name for name in _NOT_OURS if name in options]:
-            raise InputError(
-                f"ask_context takes no {', '.join(wrong)}: what it reads may come from anybody"
-            )
+        check_archive_options(options)
         if offload_above < _MIN_OFFLOADED or keep_below < 4 * offload_above or keep_recent < 0:
             raise InputError(
                 f"offload_above must be at least {_MIN_OFFLOADED:,} tokens, keep_below at least "
