@@ -9,6 +9,7 @@ try:
     from rlm_integrations.llama_index.batch import LLMBatch
     from rlm_integrations.llama_index.chat_engine import RLMChatEngine
     from rlm_integrations.llama_index.fast import fast_openai, fast_openai_like
+    from rlm_integrations.llama_index.memory.block import RLMMemoryBlock
     from rlm_integrations.llama_index.message import cited_message
     from rlm_integrations.llama_index.progress import RLMProgressEvent, RLMWorkflowEvent
     from rlm_integrations.llama_index.query_engine import RLMQueryEngine
@@ -25,6 +26,7 @@ except ImportError as error:
 __all__ = [
     "LLMBatch",
     "RLMChatEngine",
+    "RLMMemoryBlock",
     "RLMProgressEvent",
     "RLMQueryEngine",
     "RLMStoreRetriever",

@@ -41,27 +41,21 @@ class RLMEngineTool(QueryEngineTool):
         """The answer to the question in `input`."""
         query = self._get_query_str(*args, **kwargs)
         try:
-            return self._output_of(query, self.query_engine.query(query))
+            return answer_output(self.metadata.get_name(), query, self.query_engine.query(query))
         except IncompleteError as error:
-            return _output(
-                self.metadata.get_name(), query, *_message_of_incomplete(error.result), error
-            )
+            return answer_output(self.metadata.get_name(), query, error)
 
     async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
         """The same for asynchronous callers."""
         query = self._get_query_str(*args, **kwargs)
         try:
-            return self._output_of(query, await self.query_engine.aquery(query))
+            response = await self.query_engine.aquery(query)
         except IncompleteError as error:
-            return _output(
-                self.metadata.get_name(), query, *_message_of_incomplete(error.result), error
-            )
+            return answer_output(self.metadata.get_name(), query, error)
+        return answer_output(self.metadata.get_name(), query, response)
 
     def __deepcopy__(self, _memo: object) -> Self:
         return type(self)(self.query_engine, self.metadata, self._resolve_input_errors)
-
-    def _output_of(self, query: str, response: RESPONSE_TYPE) -> ToolOutput:
-        return _output(self.metadata.get_name(), query, *_message_of(response), response)
 
 
 def as_query_engine_tool(
@@ -154,22 +148,24 @@ def askable(
         try:
             response = await asked.aquery(input)
         except IncompleteError as error:
-            return _output(metadata.get_name(), input, *_message_of_incomplete(error.result), error)
-        return _output(metadata.get_name(), input, *_message_of(response), response)
+            return answer_output(metadata.get_name(), input, error)
+        return answer_output(metadata.get_name(), input, response)
 
-    return _ContextTool.from_defaults(
+    return OutputTool.from_defaults(
         async_fn=ask, name=metadata.name, description=metadata.description
     )
 
 
-class _ContextTool(FunctionTool):
+class OutputTool(FunctionTool):
     """A tool whose function returns the `ToolOutput` itself."""
 
     async def acall(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """The function's output."""
         output = await super().acall(*args, **kwargs)
         return output.raw_output if isinstance(output.raw_output, ToolOutput) else output
 
     def call(self, *args: Any, **kwargs: Any) -> ToolOutput:
+        """The same for synchronous callers."""
         output = super().call(*args, **kwargs)
         return output.raw_output if isinstance(output.raw_output, ToolOutput) else output
 
@@ -233,6 +229,13 @@ def _truncate(text: str) -> str:
         if len(text) <= _MAX_ANSWER_CHARS
         else f"{text[:_MAX_ANSWER_CHARS]}… ({len(text):,} characters)"
     )
+
+
+def answer_output(name: str, query: str, answer: RESPONSE_TYPE | IncompleteError) -> ToolOutput:
+    """The output of a tool for its model: the answer with its quotes, or what there is of it."""
+    if isinstance(answer, IncompleteError):
+        return _output(name, query, *_message_of_incomplete(answer.result), answer)
+    return _output(name, query, *_message_of(answer), answer)
 
 
 def _output(name: str, query: str, content: str, is_error: bool, raw: Any) -> ToolOutput:

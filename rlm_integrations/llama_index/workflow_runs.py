@@ -35,7 +35,7 @@ async def run_in_workflow(
     if ctx is None or rlm.options["storage"] is None:
         yield None
         return
-    thread = await _thread_of(ctx)
+    thread = await thread_of(ctx)
     first = await offload(derive_run_id, rlm, ("llama_index", thread), question, corpus)
     under_way = shared("questions in workflows", _UnderWay)
     number = under_way.begin(first, await _ended(ctx, first))
@@ -74,7 +74,7 @@ class _UnderWay:
                 del self._numbers[first]
 
 
-async def _thread_of(ctx: Context) -> str:
+async def thread_of(ctx: Context) -> str:
     """The id of the conversation, which is made at its first question."""
     async with ctx.store.edit_state() as state:
         known = getattr(state, KEY, None) or {}

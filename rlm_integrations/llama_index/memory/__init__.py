@@ -1,0 +1,1 @@
+"""Memory for LlamaIndex's agents."""
