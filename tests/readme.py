@@ -26,6 +26,7 @@ ENGINE, LM, LANGCHAIN, LLAMA_INDEX, SANDBOX, STORAGE, REPORT, CLI = (
     )
 )
 AGENTS = PACKAGE / "langchain" / "agents" / "README.md"
+MEMORY = PACKAGE / "llama_index" / "memory" / "README.md"
 PAGES = [
     README,
     ROOT / "CONTRIBUTING.md",
@@ -35,6 +36,7 @@ PAGES = [
     LANGCHAIN,
     AGENTS,
     LLAMA_INDEX,
+    MEMORY,
     SANDBOX,
     STORAGE,
     REPORT,

@@ -27,6 +27,7 @@ from tests.readme import (
     LANGCHAIN,
     LLAMA_INDEX,
     LM,
+    MEMORY,
     PACKAGE,
     PAGES,
     README,
@@ -221,6 +222,23 @@ def test_the_python_of_the_llama_index_page(
     assert {call.model for call in server.calls()} == {"gpt-5", "gpt-5-mini"}
 
 
+# Workflows look at every attribute of an agent
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+def test_the_python_of_the_memory_page(server: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    """All blocks run; the agent of the page can be asked, and what its tool returned is found."""
+    names, _ = run_python(MEMORY, capsys)
+
+    async def ask() -> None:
+        await names["ask_agent"]("When did the pump fail?")
+        await names["database"].dispose()
+
+    asyncio.run(ask())
+    assert {call.model for call in server.calls()} == {"gpt-5"}
+    names["log"].call(day="Monday")
+    assert str(names["block"].tools("8")[1].call(pattern="well")).startswith("read_log-1, ")
+    names["storage"].close()
+
+
 def test_the_python_of_the_storage_page(
     server: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,7 +281,17 @@ def test_the_configuration_of_the_storage_page(tmp_path: Path) -> None:
 def test_every_python_block_is_run() -> None:
     """Only the pages of the tests above have Python blocks."""
     having = [page for page in PAGES if blocks(page, "python")]
-    assert having == [README, ENGINE, LM, LANGCHAIN, AGENTS, LLAMA_INDEX, STORAGE, REPORT]
+    assert having == [
+        README,
+        ENGINE,
+        LM,
+        LANGCHAIN,
+        AGENTS,
+        LLAMA_INDEX,
+        MEMORY,
+        STORAGE,
+        REPORT,
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

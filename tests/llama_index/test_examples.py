@@ -44,10 +44,11 @@ def test_as_a_user_runs_one(tmp_path: Path) -> None:
     assert "The harbour of Bergen was deep." in done.stdout
 
 
-def test_there_are_five() -> None:
-    """There is one example each for engine, pipeline, agent, store and router."""
+def test_there_are_six() -> None:
+    """There is one example each for engine, pipeline, agent, memory, store and router."""
     assert [path.stem.removeprefix("llama_index_") for path in EXAMPLES] == [
         "agent",
+        "memory",
         "query_engine",
         "rag",
         "router",
