@@ -21,7 +21,7 @@ from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ToolCa
 from llama_index.core.base.llms.types import ChatMessage, ImageBlock, TextBlock, ToolCallBlock
 from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.core.memory import Memory
-from llama_index.core.tools import FunctionTool
+from llama_index.core.tools import AsyncBaseTool, BaseTool, FunctionTool, ToolMetadata, ToolOutput
 from llama_index.core.workflow import Context
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -99,7 +99,7 @@ def outputs(messages: Sequence[ChatMessage]) -> list[str]:
     return [each.content or "" for each in messages if each.role.value == "tool"]
 
 
-async def call(tool: FunctionTool, api: str, **arguments: Any) -> Any:
+async def call(tool: AsyncBaseTool, api: str, **arguments: Any) -> Any:
     """The output of a tool with this API."""
     return tool.call(**arguments) if api == "sync" else await tool.acall(**arguments)
 
@@ -309,6 +309,36 @@ async def test_what_is_no_text_stays(memory_of: Callable[..., Memory]) -> None:
     assert FACT not in (said.content or "")
     direct = FunctionTool.from_defaults(read_log, return_direct=True)
     assert block.askable(direct) is direct
+
+
+@pytest.mark.parametrize("api", ["sync", "async"])
+async def test_any_tool_is_wrapped(api: str) -> None:
+    """Synchronous tools, asynchronous functions and tools with set parameters keep their name and
+    schema; the same output of one tool is kept once.
+    """
+
+    class Old(BaseTool):
+        metadata = ToolMetadata("An old tool.", "old")
+
+        def __call__(self, input: str) -> ToolOutput:  # noqa: A002 - LlamaIndex's
+            return ToolOutput("old", LARGE, raw_input={}, raw_output=input)
+
+    async def page(number: int, text: str) -> str:
+        """A page."""
+        return text * number
+
+    block = RLMMemoryBlock(Scripted([]))
+    partly = FunctionTool.from_defaults(page, partial_params={"text": LARGE})
+    for tool, arguments in ((Old(), {"input": "x"}), (page, {"number": 1, "text": LARGE})):
+        wrapped = block.askable(tool, offload_above=1_000, session_id="7")
+        stubs = {str(await call(wrapped, api, **arguments)) for _ in range(2)}
+        assert [each.split(" has ")[0] for each in stubs] == [
+            f"[The output of {wrapped.metadata.name}"
+        ]
+    wrapped = block.askable(partly, offload_above=1_000, session_id="7")
+    assert wrapped.metadata.to_openai_tool() == partly.metadata.to_openai_tool()
+    assert "page-2" in str(await call(wrapped, api, number=1))
+    assert await block.aforget("7") == 2
 
 
 async def test_wrong_uses_are_refused() -> None:
