@@ -49,7 +49,7 @@ async def test_an_invalid_question(question: Any) -> None:
         [object()],
         object(),
         Path("/no/such/file"),
-        Path("/"),
+        Path("/dev/null"),
     ],
 )
 async def test_an_invalid_context(context: Any) -> None:

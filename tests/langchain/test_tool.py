@@ -251,7 +251,7 @@ class Failing:
     ("runnable", "why"),
     [
         (lambda: RLMRunnable(Failing(), context="a document"), "the provider has no such model"),
-        (lambda: RLMRunnable("offline", context=["a", 5]), "context"),
+        (lambda: RLMRunnable("offline", context=["a", b"bytes"]), "context"),
         (
             lambda: RLMRunnable(
                 Scripted([code("llm_batch(['a', 'b'])"), final("'so'")]),
