@@ -23,19 +23,17 @@ TESTS3 := $(wildcard tests/lm/test_openai*.py tests/lm/test_adapters*.py) \
   langchain/test_fast langchain/test_models langchain/test_streaming langchain/test_trace)
 OF_OPENAI3 := openai or anthropic or test_cassettes or fast or loading or connections or batch_server
 
-.PHONY: test check lint bench demo record matrix constraints clean test-openai2 test-openai3 test-mariadb test-ray test-agents test-loaded soak soak-agents coverage
+.PHONY: test check lint bench demo record matrix constraints clean test-exhaustive test-openai3 test-mariadb test-ray test-agents test-loaded soak soak-agents coverage
 
-# Both at once; Ctrl-C reaches both.
-test:
-	@$(MAKE) --no-print-directory -j 2 test-openai2 test-openai3
+test: $(ENV2)/ready
+	$(ENV2)/bin/python $(PYTEST) -n 4 -m 'not exhaustive' $(PYTEST_ARGS)
 
-test-openai2: $(ENV2)/ready
-	$(ENV2)/bin/python $(PYTEST) -n 4 $(PYTEST_ARGS)
+# What `test` leaves out because it takes long: every case of rules of which `test` proves some cases.
+test-exhaustive: $(ENV2)/ready
+	$(ENV2)/bin/python $(PYTEST) -n 2 -m exhaustive $(PYTEST_ARGS)
 
-# Its report is shown in one piece: the other one's is on the screen meanwhile.
 test-openai3: $(ENV3)/ready
-	@$(ENV3)/bin/python $(PYTEST) -n 0 $(TESTS3) -k '$(OF_OPENAI3)' $(PYTEST_ARGS) >$(ENV3)/report 2>&1; status=$$?; \
-	echo; echo "openai 3:"; cat $(ENV3)/report; exit $$status
+	$(ENV3)/bin/python $(PYTEST) -n 2 $(TESTS3) -k '$(OF_OPENAI3)' $(PYTEST_ARGS)
 
 # The tests of the storage on MariaDB, from Debian's mariadb-server-core and mariadb-client-core.
 test-mariadb: $(ENV2)/ready
@@ -51,12 +49,13 @@ test-agents: $(ENV_AGENTS)/ready
 	$(ENV_AGENTS)/bin/python -c 'import deepagents'
 	$(ENV_AGENTS)/bin/python -m pytest tests/agents tests/langchain/test_middleware.py $(PYTEST_ARGS)
 
-check: lint test
+# What every change must pass.
+check: lint test test-exhaustive test-openai3
 
 # The tests three times, beside two processes that never rest: no test may depend on the machine's speed.
 test-loaded: $(ENV2)/ready $(ENV3)/ready
 	@for core in 1 2; do (while :; do :; done) & busy="$$busy $$!"; done; trap 'kill $$busy' EXIT; \
-	for round in 1 2 3; do $(MAKE) --no-print-directory test || exit 1; done
+	for round in 1 2 3; do $(MAKE) --no-print-directory test test-exhaustive test-openai3 || exit 1; done
 
 # A run that is killed twenty times, on each database; `make soak SEED=7` repeats one. Then random stores in a database,
 # compared with stores in memory.

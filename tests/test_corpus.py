@@ -19,6 +19,7 @@ from rlm_integrations.records import SpanRef
 from tests._corpus import handed_over, maxchar_of, open_descriptors, sha256, texts, whole
 
 
+@pytest.mark.exhaustive
 # Valid contexts
 @settings(deadline=None, max_examples=60)
 @given(st.lists(texts, max_size=4), st.data())

@@ -164,6 +164,7 @@ NEAR = [
 _OTHER_DIGITS = str.maketrans("0123456789aeiou", "1234567890eioua")
 
 
+@pytest.mark.exhaustive
 def test_no_near_quote_is_a_citation() -> None:
     """Of more than 500 quotes that are nearly in the document none has a place, and each honest one
     has its own.

@@ -367,6 +367,7 @@ def test_the_interpreter_exits_silently(ending: str) -> None:
     )
 
 
+@pytest.mark.exhaustive
 def test_a_task_that_ignores_cancellation_delays_the_exit_briefly() -> None:
     """A task that refuses to be cancelled delays the exit by two seconds at most."""
     code = """

@@ -332,6 +332,7 @@ async def test_no_child_is_prepared_once_the_budget_is_spent(
     assert (len(replies), sum(isinstance(reply, LLMError) for reply in replies)) == (2_000, 1_998)
 
 
+@pytest.mark.exhaustive
 async def test_the_cards_of_a_worker_have_a_bound() -> None:
     """A worker's cards, which become part of a prompt, are refused if they are too large, before
     they are formatted.

@@ -12,6 +12,7 @@ import pytest
 from rlm_integrations import RLM
 from rlm_integrations.events import Event
 from rlm_integrations.records import Request
+from tests._exhaustive import exhaustive
 from tests._waits import at_every_wait
 from tests.engine.conftest import Scripted, check_ended, children, code, documents_held, final, soon
 
@@ -72,8 +73,8 @@ async def check_every_wait(
     assert soon(lambda: not documents_held())
 
 
-@pytest.mark.parametrize("again", [0, 1, 2])
-@pytest.mark.parametrize("api", [by_acompletion, by_astream, by_chat])
+@pytest.mark.parametrize("again", [0, *map(exhaustive, (1, 2))])
+@pytest.mark.parametrize("api", [by_acompletion, *map(exhaustive, (by_astream, by_chat))])
 async def test_cancelling_in_every_wait(api: Callable[[RLM], Awaitable[None]], again: int) -> None:
     """Cancelled once or twice at any await, an ended run leaves no task, process or document, and
     its last event says that it was cancelled.
@@ -81,11 +82,13 @@ async def test_cancelling_in_every_wait(api: Callable[[RLM], Awaitable[None]], a
     await check_every_wait(api, SCRIPT, again)
 
 
+@pytest.mark.exhaustive
 async def test_cancelling_in_every_wait_of_a_tree() -> None:
     """The same while children open, run and close."""
     await check_every_wait(by_acompletion, TREE, 0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:sandbox='inprocess':RuntimeWarning")
 # The interrupt may meet a callback of the garbage collector, where Python can only report it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

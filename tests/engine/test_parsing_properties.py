@@ -198,6 +198,7 @@ def spent_on(text: str) -> float:
         gc.enable()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("piece", HARD)
 @pytest.mark.parametrize("start", ["", "```repl\nx = 1\n```\n", 'FINAL("'])
 def test_repetition_takes_linear_time(piece: str, start: str) -> None:

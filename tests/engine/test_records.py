@@ -331,6 +331,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, item in items for place in places(item, (*path, key)))]
 
 
+@pytest.mark.exhaustive
 @settings(
     suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=400, derandomize=True
 )

@@ -9,6 +9,8 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from rlm_integrations import RLM, Limits
 from tests.engine.conftest import (
     Scripted,
@@ -64,6 +66,7 @@ HUNDRED = [
 ]
 
 
+@pytest.mark.exhaustive
 async def test_a_hundred_runs_at_once() -> None:
     """All answers are right, no output is mixed, and afterwards no process, no descriptor and no
     memory is left.
@@ -96,6 +99,7 @@ async def test_a_hundred_runs_at_once() -> None:
     assert len(asyncio.all_tasks()) == tasks
 
 
+@pytest.mark.exhaustive
 async def test_the_record_of_a_large_document_is_small() -> None:
     """A hundred megabytes leave under one besides what models said: no locals, no context, in root,
     batches and children.

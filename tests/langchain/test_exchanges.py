@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import (
@@ -77,6 +78,7 @@ def test_exchanges_are_the_whole_conversation(messages: list[AnyMessage]) -> Non
             assert broken_pairs(each.messages) == []
 
 
+@pytest.mark.exhaustive
 @given(conversations(), st.integers(500, 20_000), st.integers(0, 6), st.integers(1, 3))
 def test_moving_breaks_no_pair_and_loses_no_text(
     messages: list[AnyMessage], most: int, keep_recent: int, times: int

@@ -94,6 +94,7 @@ with serve_in_thread() as server:
 """
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_left_open() -> None:
     """Connections are closed when their loops end and at exit, without output."""
     done = run_script(SCRIPT)

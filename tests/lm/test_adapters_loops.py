@@ -275,6 +275,7 @@ async def test_a_timeout_frees_the_slot(standin: StandIn, kind: str) -> None:
     await until(lambda: standin.stats().aborted == 1)
 
 
+@pytest.mark.exhaustive
 def test_a_timeout_in_a_thread_leaves_the_call_behind(standin: StandIn) -> None:
     """With the sync API, a hanging call cannot be stopped, but it holds no limiter slot after its
     timeout, and the other prompts are answered.
@@ -421,6 +422,7 @@ with serve_in_thread(scripts=_foreign.SCRIPTS) as server:
 """
 
 
+@pytest.mark.exhaustive
 def test_the_interpreter_exits_silently() -> None:
     """After two event loops, sync calls and a loop that never ends, nothing is written at exit
     under `-W error`.

@@ -102,6 +102,7 @@ def test_batches_from_many_threads(server: StandIn) -> None:
     assert server.stats().calls == 8 * 3 * 20
 
 
+@pytest.mark.exhaustive
 def test_a_thousand_prompts_with_faults(far_server: RemoteStandIn) -> None:
     """With a tenth of the calls refused and a tenth failing, all thousand answers are right, with
     few extra calls.

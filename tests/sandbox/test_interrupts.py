@@ -16,6 +16,7 @@ from rlm_integrations.records import Limits
 from rlm_integrations.sandbox import inprocess, sandbox_named
 from rlm_integrations.sandbox.base import Opening, Sandbox
 from rlm_integrations.sandbox.process import ProcessSandbox
+from tests._exhaustive import exhaustive
 from tests._script import run_script
 
 PATIENT = Limits(grace_seconds=60, block_seconds=600, calls_per_block=1_000_000)
@@ -88,7 +89,12 @@ async def interrupt_at(session: Any, task: "asyncio.Task[Any]", seconds: float) 
     return await task
 
 
-@pytest.mark.parametrize("what", CODE)
+EXHAUSTIVE = ("a call of many frames", "an awaited call", "a final")
+
+
+@pytest.mark.parametrize(
+    "what", [exhaustive(what) if what in EXHAUSTIVE else what for what in CODE]
+)
 async def test_an_interrupt_at_any_step_loses_nothing(open_session: Any, what: str) -> None:
     """An interrupt at any step of a block, up to the start of the next one, leaves the session, its
     variables and all frames intact.

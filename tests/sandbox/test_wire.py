@@ -294,6 +294,7 @@ def test_weight_includes_the_parts() -> None:
     assert 10_000_000 < decoder.weight < 11_000_000
 
 
+@pytest.mark.exhaustive
 @given(st.lists(VALUES, max_size=30), st.lists(VALUES, max_size=5))
 def test_a_packed_list_is_sent_any_number_of_times(one: list[Any], other: list[Any]) -> None:
     """A packed list arrives unchanged in every message, together with the message's own lists."""

@@ -133,6 +133,7 @@ def test_the_content_of_an_object_has_a_bounded_depth() -> None:
         decoder.decode(_join(header, [])[LENGTH.size :])
 
 
+@pytest.mark.exhaustive
 async def test_a_message_of_heavy_parts_is_decoded_in_a_thread(
     open_session: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

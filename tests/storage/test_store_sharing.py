@@ -46,6 +46,7 @@ with Storage(sys.argv[1]) as storage:
 """
 
 
+@pytest.mark.exhaustive
 async def test_32_writers_in_4_processes_lose_nothing(storage: Storage, place: str) -> None:
     """No event is lost, no number is missing, ids of a worker that all processes share never
     collide, each writer's events keep their order, and a reader that follows sees all of them.
