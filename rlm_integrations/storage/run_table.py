@@ -112,9 +112,17 @@ class RunTable:
                 lambda connection: self.add(connection, row, [setup_sha256, *blobs])
             ).result()
 
-        if not put_again_if_gone(attempt):
+        is_reserved = owner.reserve(run_id)  # before others see the row, and find it free
+        kept = None
+        try:
+            if put_again_if_gone(attempt):
+                kept = OwnedRun(run_id, self._shared, self._lake, self._log, self._leases)
+        finally:
+            if is_reserved and kept is None:
+                owner.give_back(owner.own_name(), run_id)
+        if kept is None:
             raise RunExistsError(_EXISTS.format(run_id))
-        return OwnedRun(run_id, self._shared, self._lake, self._log, self._leases)
+        return kept
 
     def add(self, connection: Connection, row: Mapping[str, Any], blobs: Sequence[str]) -> bool:
         """Insert a run in the caller's transaction; False if there is another one of its id.

@@ -13,9 +13,11 @@ from sqlalchemy import func, select, update
 
 from rlm_integrations import RLM
 from rlm_integrations.errors import DamagedDataError, InputError, StorageError
-from rlm_integrations.storage import DeriveJobStatus, JournalRecord, Manifest, Storage
+from rlm_integrations.storage import DeriveJobStatus, JournalRecord, Manifest, Storage, run_table
 from rlm_integrations.storage.files import ObjectFiles
 from rlm_integrations.storage.lake import SMALL_BYTES
+from rlm_integrations.storage.owned_run import OwnedRun
+from rlm_integrations.storage.owner import is_here
 from tests._forked import Forked
 from tests._script import run_script
 
@@ -204,6 +206,22 @@ def test_an_rlm_keeps_its_runs(storage: Storage) -> None:
     assert rlm.resume(result.run_id).answer == result.answer
     with pytest.raises(InputError, match=f"nearest are '{result.run_id}'"):
         rlm.resume(result.run_id[:-1])
+
+
+def test_a_run_is_never_seen_without_its_owner(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As soon as others see a new run, it belongs to this process: nobody else can resume it."""
+    seen = []
+
+    def make(*args: Any) -> OwnedRun:
+        seen.extend(each.is_owned for each in storage.runs())
+        return OwnedRun(*args)
+
+    monkeypatch.setattr(run_table, "OwnedRun", make)
+    RLM("offline", storage=storage).completion("Who?", "Ada Conti.", run_id="new")
+    assert seen == [True]
+    assert not is_here("new")
 
 
 def test_a_pickled_storage_is_the_same_folder_elsewhere(
