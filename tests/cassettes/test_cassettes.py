@@ -92,6 +92,7 @@ def test_the_closed_network_is_closed(closed_network: list[str]) -> None:
     assert closed_network == ["socket.connect"]
 
 
+@pytest.mark.exhaustive
 @each_scene
 def test_recording_again_gives_the_same_bytes(scene: Scene, tmp_path: Path) -> None:
     """Recording a scene twice more, with answers in other orders, reproduces the committed cassette

@@ -373,6 +373,7 @@ async def test_a_batch_has_a_bounded_number_of_items(call: str) -> None:
     assert len(root.asked) <= 10
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "call",
     [

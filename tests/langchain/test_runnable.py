@@ -199,6 +199,7 @@ async def use(runnable: RLMRunnable) -> str:
     return str((await runnable.ainvoke("Who?"))["answer"])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("reused", [True, False], ids=["one model", "fresh models"])
 def test_every_api_method_repeatedly(standin: StandIn, reused: bool) -> None:
     """Every API method works twice, on several loops, inside a running loop and from concurrent

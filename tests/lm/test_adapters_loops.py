@@ -94,6 +94,7 @@ async def by_async_run(llm: Any) -> int:
     return _foreign.CALLS
 
 
+@pytest.mark.exhaustive
 @EACH
 def test_sync_and_async_apis_in_turn(standin: StandIn, ways: list[str], kind: str) -> None:
     """With alternating sync and async APIs, on two loops one after another and sync inside them, no
@@ -261,6 +262,7 @@ async def test_cancelling_aborts_the_sockets(standin: StandIn, kind: str) -> Non
     assert standin.stats().calls == 15
 
 
+@pytest.mark.exhaustive
 @EACH
 async def test_a_timeout_frees_the_slot(standin: StandIn, kind: str) -> None:
     """A hanging call ends at the batch's timeout, and the other prompts are answered."""

@@ -237,6 +237,7 @@ async def test_the_key_is_in_no_error(standin: StandIn, kind: str) -> None:
     assert KEY not in "".join(traceback.format_exception(failure))
 
 
+@pytest.mark.exhaustive
 @EACH
 async def test_the_objects_own_timeout(standin: StandIn, kind: str) -> None:
     """The object's own timeout is a retryable timeout."""
@@ -295,6 +296,7 @@ async def test_incomplete_google_answers(
         assert (kind, fault) == ("ChatGoogleGenerativeAI", "null_content")
 
 
+@pytest.mark.exhaustive
 @EACH
 def test_one_object_on_two_loops_and_without_one(standin: StandIn, kind: str) -> None:
     """With two `asyncio.run` and alternating sync and async calls, every call is answered, none is

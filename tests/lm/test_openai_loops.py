@@ -247,6 +247,7 @@ with serve_in_process() as server:
 """
 
 
+@pytest.mark.exhaustive
 @TRANSPORTS
 def test_the_interpreter_exits_silently(transport: str) -> None:
     """After several runs, a loop in a daemon thread, a blocked loop and a fork, nothing is written

@@ -80,6 +80,7 @@ VALUES = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_crosses_whatever_its_parts_are(name: str) -> None:
     """The header's size is computed from its final text, so that every value fits into frames, and

@@ -130,6 +130,7 @@ def test_a_run_survives_the_kill_of_its_process(
     killed_and_resumed(url, tmp_path, provider, [5, 70, 150] if "sqlite" in url else [62, 130])
 
 
+@pytest.mark.exhaustive
 def test_a_killed_run_writes_to_its_shared_store_once(
     url: str, tmp_path: Path, provider: StandIn
 ) -> None:

@@ -49,7 +49,9 @@ def questions(store: SharedStore, query: str, text: str) -> Iterator[Callable[[]
             yield lambda ask=ask, id_=card["id"]: ask(id_)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("indexed", [False, True], ids=["read", "indexed"])
+@pytest.mark.parametrize(
+    "indexed", [False, pytest.param(True, marks=pytest.mark.exhaustive)], ids=["read", "indexed"]
+)
 @examples(20)
 @given(
     history=histories,

@@ -270,6 +270,7 @@ class StoreContract(ReadingContract):
 
     # Concurrency
 
+    @pytest.mark.exhaustive
     def test_32_writers_lose_nothing(self, store):
         """With 16 threads and 16 tasks writing at once, every event is stored, and the events of
         each worker are in its order.
@@ -319,6 +320,7 @@ class StoreContract(ReadingContract):
             ids = [id_ for some in pool.map(write, range(8)) for id_ in some]
         assert sorted(ids) == [f"w_{number:06d}" for number in range(1, 8 * self.each + 1)]
 
+    @pytest.mark.exhaustive
     def test_readers_during_writes(self, store):
         """All searches that run during writes return complete objects, and never fewer than
         before.
