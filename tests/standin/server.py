@@ -27,6 +27,8 @@ JSON = {"content-type": "application/json"}
 BAD_REQUEST = Fault("bad_request")
 # Steps of the loop after which an accepted connection is known here; asyncio needs three
 ACCEPTING = 5
+# LangChain keeps one HTTP client for an address, also when the event loop of its connections is gone
+USED_PORTS: set[int] = set()
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: closing sends RST
 
 
@@ -47,12 +49,20 @@ class StandIn:
         if self.settings.certificate is not None:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(*self.settings.certificate)
-        self._server = await loop.create_server(
-            lambda: Connection(self, loop), "127.0.0.1", self.settings.port, backlog=2048, ssl=tls
-        )
-        self.base_url = (
-            f"http{'s' if tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-        )
+        while True:
+            self._server = await loop.create_server(
+                lambda: Connection(self, loop),
+                "127.0.0.1",
+                self.settings.port,
+                backlog=2048,
+                ssl=tls,
+            )
+            port = self._server.sockets[0].getsockname()[1]
+            if self.settings.port or port not in USED_PORTS:
+                break
+            self._server.close()
+        USED_PORTS.add(port)
+        self.base_url = f"http{'s' if tls else ''}://127.0.0.1:{port}/v1"
 
     async def stop(self) -> None:
         """Close the port and every connection, answered or not."""
