@@ -1,6 +1,4 @@
-"""The portal: one event loop in one daemon thread, on which the synchronous API runs its
-coroutines.
-"""
+"""The portal: an event loop in a daemon thread that runs the coroutines of synchronous calls."""
 
 import asyncio
 import os
@@ -251,8 +249,7 @@ class _Caller:
     def serve(self, call: "_PortalCall[Any]") -> None:
         """In that thread: run the requested functions until this call is done."""
         while not call.is_done:
-            request = self._next()
-            if request is not None:
+            if (request := self._next()) is not None:
                 request()
 
     def wait(self, call: "_PortalCall[Any]") -> None:

@@ -389,13 +389,12 @@ class Purse:
 
     def tally(self) -> Spending:
         """The spending so far."""
-        charges = self._charges
         return Spending(
             tuple(
                 (each.model, each.depth, each.usage, each.answering)
-                for each in charges
+                for each in self._charges
                 if not each.cached
             ),
             pricing.call_cost,
-            tuple((each.model, each.depth) for each in charges if each.cached),
+            tuple((each.model, each.depth) for each in self._charges if each.cached),
         )

@@ -11,7 +11,9 @@ from tests.langchain._agents import both
 from tests.langchain._conversations import FACT, LARGE, ScriptedChat, calls, results
 from tests.langchain.test_middleware import OURS, QUESTION, fetch, finished
 
-deepagents: Any = pytest.importorskip("deepagents")
+deepagents: Any = pytest.importorskip(
+    "deepagents", reason="Deep Agents has an environment of its own: `make test-agents`"
+)
 BOUND = 24_000
 
 
