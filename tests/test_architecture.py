@@ -89,6 +89,12 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def test_no_file_is_long() -> None:
+    """A file has at most 400 lines."""
+    lines = {path.name: path.read_text(encoding="utf-8").count("\n") for path in modules()}
+    assert {name: count for name, count in lines.items() if count > 400} == {}
+
+
 def test_imports_go_one_way() -> None:
     """Each layer imports only earlier layers of `LAYERS`: no later one, and no other part of the
     same layer.

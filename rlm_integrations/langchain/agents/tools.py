@@ -1,5 +1,6 @@
 """The tools with which an agent asks, searches and reads what was moved out of its window."""
 
+import functools
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
 
@@ -64,7 +65,6 @@ def make_tools(runnable: RLMRunnable, document_of: Document) -> list[BaseTool]:
 
 def _tool(name: str, function: Callable[..., Coroutine[Any, Any, Answer]]) -> BaseTool:
     """A tool whose errors the model is told, for synchronous and asynchronous agents."""
-    import functools
 
     @functools.wraps(function)
     async def call(*args: Any, **kwargs: Any) -> Answer:
